@@ -1,0 +1,284 @@
+"""URLs to bytes: one small interface to S3, S3-compatible stores and local folders.
+
+obstore moves the bytes; boto3 only reads the AWS configuration: credentials, endpoint and region.
+"""
+
+import builtins
+import os
+import re
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from urllib.request import url2pathname
+
+from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.store import LocalStore, S3Store
+
+from skinlib.errors import StorageError
+
+PART_BYTES = 16 << 20  # an object up to this size is written in one request, so that its ETag is its MD5
+OPEN_TIMEOUT = 4  # seconds, twice
+REQUEST_TIMEOUT = timedelta(seconds=60)
+RETRIES = 5
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_VARIABLES = "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_REFUSED = f"the credentials are not accepted; check {_VARIABLES}"
+_DENIED = "the credentials lack the permission; ask for s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject"
+_REASONS = {  # S3's error codes
+    "NoSuchBucket": "the bucket does not exist; correct its name or create it",
+    "InvalidAccessKeyId": _REFUSED,
+    "SignatureDoesNotMatch": _REFUSED,
+    "InvalidToken": _REFUSED,
+    "ExpiredToken": "the credentials have expired; sign in again",
+    "AccessDenied": _DENIED,
+}
+
+
+@dataclass(frozen=True)
+class Object:
+    """One object of a store, as it was when listed.
+
+    Attributes:
+        key: Path below the store's root, separated by "/".
+        size: Bytes.
+        etag: Changes whenever the content does; on S3 mostly the MD5, in a folder inode, time and size.
+    """
+
+    key: str
+    size: int
+    etag: str | None
+
+
+@dataclass(frozen=True)
+class Store:
+    """A bucket's prefix or a folder, made by `open_store`; every method may raise StorageError.
+
+    Attributes:
+        url: "s3://bucket/prefix", or the absolute path of a folder; without a slash at the end.
+        local_path: The folder, None on S3.
+    """
+
+    url: str
+    local_path: Path | None
+    _backend: S3Store | LocalStore = field(repr=False)
+
+    def list(self, prefix: str = "") -> builtins.list[Object]:
+        """Return all objects below `prefix` (whole path segments), sorted by key, hidden ones included.
+
+        Empty objects that stand for folders (S3 consoles make them) are left out, and so are local names that
+        end in # and digits: obstore's own unfinished writes.
+        """
+        with self._explained(prefix, "listed"):
+            found = self._backend.list(prefix or None).collect()
+        folders = {"", *(str(folder) for entry in found for folder in PurePosixPath(entry["path"]).parents)}
+        objects = (Object(entry["path"], entry["size"], entry["e_tag"]) for entry in found)
+        return sorted((o for o in objects if o.size or o.key not in folders), key=lambda o: o.key)
+
+    def read(self, key: str, etag: str | None = None) -> bytes:
+        """Return an object's bytes; with `etag`, a StorageError if it has changed since it was listed."""
+        with self._explained(key, "read"):
+            return self._backend.get(key, options={"if_match": etag} if etag else None).bytes().to_bytes()
+
+    def read_many(
+        self, objects: Iterable[Object], concurrency: int = 32
+    ) -> Iterator[tuple[Object, bytes | StorageError]]:
+        """Yield each object with its bytes, or with the reason why it could not be read, in the order given.
+
+        At most 2 * `concurrency` objects are held in memory.
+        """
+
+        def read(item: Object) -> tuple[Object, bytes | StorageError]:
+            try:
+                return item, self.read(item.key, item.etag)
+            except StorageError as error:
+                return item, error
+
+        return map_ahead(read, objects, concurrency)
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is an object `key`."""
+        with self._explained(key, "found"):
+            try:
+                self._backend.head(key)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def write(self, key: str, data: bytes) -> None:
+        """Write an object at once: readers see the old content or the new, never a part."""
+        with self._explained(key, "written"):
+            self._backend.put(key, data, use_multipart=False)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Write a file of any size, in parallel parts; the object appears when it is whole."""
+        with self._explained(key, "written"):
+            self._backend.put(key, path, chunk_size=PART_BYTES, max_concurrency=4)
+
+    def download(self, key: str, path: Path) -> None:
+        """Read an object of any size into a file, in parallel ranges; the file appears when it is whole."""
+        with self._explained(key, "read"):
+            entry = self._backend.head(key)
+            size, etag = entry["size"], entry["e_tag"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
+                part = Path(folder, "part")
+                part.touch()
+
+                def fetch(start: int) -> None:
+                    span = (start, min(start + PART_BYTES, size))
+                    data = self._backend.get(key, options={"range": span, "if_match": etag}).bytes()
+                    with part.open("r+b") as file:
+                        file.seek(start)
+                        file.write(data)
+
+                for _ in map_ahead(fetch, range(0, size, PART_BYTES), threads=8):
+                    pass
+                part.replace(path)
+
+    def delete(self, prefix: str) -> int:
+        """Delete all objects below `prefix`, which must not be empty; return their number."""
+        if not prefix.strip("/"):
+            raise ValueError("delete needs a prefix: an empty one would delete the whole store")
+        keys = [item.key for item in self.list(prefix)]
+        with self._explained(prefix, "deleted"):
+            self._backend.delete(keys)
+        return len(keys)
+
+    @contextmanager
+    def _explained(self, key: str, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, OSError, ValueError) as error:
+            place = f"{self.url}/{key}" if key else self.url
+            raise StorageError(f"{place} cannot be {verb}: {_reason(error)}.") from error
+
+
+def open_store(url: str, *, create: bool = False, endpoint_url: str | None = None) -> Store:
+    """Open a bucket's prefix or a folder.
+
+    Args:
+        url: "s3://bucket/prefix", "file:///folder" or a path, which may start with "~" or be relative.
+        create: Make the folder, or accept a prefix below which there is nothing yet. Buckets are never made.
+        endpoint_url: Address of an S3-compatible server; else what the AWS configuration says.
+
+    Raises:
+        StorageError: No such bucket, prefix or folder; no, expired or refused credentials; no permission; no
+            answer (after at most 10 s); a URL of another kind.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return _open_folder(os.path.abspath(os.path.expanduser(url)), create)
+    if scheme == "file" and rest.startswith("/"):
+        return _open_folder(url2pathname(rest), create)
+    if scheme != "s3":
+        raise StorageError(f"URLs like {scheme}:// are not supported; give s3://bucket/prefix or a folder.")
+    return _open_s3(rest, create, endpoint_url)
+
+
+def map_ahead(function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
+    """Yield `function(item)` for each item, in order; threads work at most 2 * `threads` items ahead."""
+    pool = ThreadPoolExecutor(threads)
+    waiting: deque[Future[_Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _open_folder(folder: str, create: bool) -> Store:
+    path = Path(folder)
+    try:
+        if create:
+            path.mkdir(parents=True, exist_ok=True)
+        elif not path.is_dir():
+            raise StorageError(f"There is no folder {path}; correct the path or create it.")
+        return Store(str(path), path, LocalStore(path, automatic_cleanup=True))
+    except OSError as error:
+        raise StorageError(f"The folder {path} cannot be used ({error.strerror}); choose another.") from error
+
+
+def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
+    import boto3  # 0.3 s, and of no use to those who work in folders
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    bucket, _, prefix = location.partition("/")
+    prefix = prefix.strip("/")
+    if not bucket or "@" in bucket:
+        raise StorageError("An s3:// URL has the form s3://bucket/prefix, without credentials; correct it.")
+    url = f"s3://{bucket}/{prefix}".rstrip("/")
+    config = Config(
+        connect_timeout=OPEN_TIMEOUT,
+        read_timeout=OPEN_TIMEOUT,
+        retries={"mode": "standard", "total_max_attempts": 2},
+        s3={"addressing_style": "path"},  # bucket.host has no DNS name on most private servers
+    )
+    try:
+        session = boto3.Session()
+        client = session.client("s3", endpoint_url=endpoint_url, config=config)
+        # Unlike HeadBucket, a listing says why it is refused.
+        answer = client.list_objects_v2(Bucket=bucket, Prefix=prefix and f"{prefix}/", MaxKeys=1)
+        headers = answer["ResponseMetadata"]["HTTPHeaders"]
+        region = headers.get("x-amz-bucket-region", client.meta.region_name)
+        if region != client.meta.region_name:
+            client = session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
+        # botocore renews credentials 10 minutes before they expire: kept longer, they would expire in use.
+        credentials = Boto3CredentialProvider(session, ttl=timedelta(minutes=10))
+    except NoCredentialsError as error:
+        raise StorageError(f"There are no AWS credentials for {url}; set {_VARIABLES}.") from error
+    except (BotoCoreError, ClientError, ValueError) as error:
+        raise StorageError(f"{url} cannot be opened: {_reason(error)}.") from error
+    if prefix and not create and "Contents" not in answer:
+        raise StorageError(f"There is nothing below {url}/; correct the prefix or upload the data first.")
+
+    backend = S3Store(
+        bucket,
+        prefix=prefix or None,
+        endpoint=client.meta.endpoint_url,
+        region=region,
+        virtual_hosted_style_request=False,
+        credential_provider=credentials,
+        client_options={
+            "allow_http": client.meta.endpoint_url.startswith("http://"),
+            "timeout": REQUEST_TIMEOUT,
+        },
+        retry_config={"max_retries": RETRIES, "retry_timeout": 2 * REQUEST_TIMEOUT},
+    )
+    return Store(url, None, backend)
+
+
+def _reason(error: Exception) -> str:
+    """Turn an error of obstore, botocore or the system into the second half of a sentence."""
+    text = str(error)
+    code = re.search(r"<Code>(\w+)</Code>|An error occurred \((\w+)\)", text)
+    if code and (code[1] or code[2]) in _REASONS:
+        return _REASONS[code[1] or code[2]]
+    if isinstance(error, PreconditionError):
+        return "it has changed since it was listed; run again when nothing writes to it"
+    if isinstance(error, PermissionDeniedError):
+        return _DENIED
+    if isinstance(error, UnauthenticatedError):
+        return _REFUSED
+    if isinstance(error, FileNotFoundError):
+        return "it does not exist"
+    if message := re.search(r"<Message>(.+?)\.?</Message>", text):
+        return message[1]
+    if re.search(r"kind: (Timeout|Connect|Request)|timeout on endpoint|connect to the endpoint", text):
+        return "no answer from the server, although asked again; check the network and AWS_ENDPOINT_URL"
+    first = " ".join(text.split("\n\nDebug source")[0].split()).rstrip(".")
+    return re.sub(r"//[^/@\s]*@", "//", first)  # an endpoint's URL may hold a password
