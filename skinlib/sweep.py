@@ -1,0 +1,197 @@
+"""Hyperparameters and search spaces, typed and validated before anything is spent on them."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from skinlib.errors import ConfigError
+
+Architecture = Literal["resnet10", "resnet18", "resnet34", "resnet50"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Trial(_Strict):
+    """One set of hyperparameters."""
+
+    architecture: Architecture = "resnet18"
+    image_size: int = Field(128, ge=32, le=224, multiple_of=32, description="side in pixels that the network sees")
+    epochs: int = Field(20, ge=1, le=1000)
+    batch_size: int = Field(64, ge=2, le=4096)
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(2e-3, gt=0, le=10, description="peak, after the warm-up and before the cosine")
+    momentum: float = Field(0.9, ge=0, lt=1, description="of SGD (Nesterov); AdamW has its own betas")
+    weight_decay: float = Field(0.05, ge=0, le=1)
+    warmup: float = Field(0.1, ge=0, le=0.5, description="share of all steps in which the rate rises linearly")
+    augmentation: float = Field(1.0, ge=0, le=2, description="strength of geometry and erasing; 0 is none")
+    colour_augmentation: float = Field(1.0, ge=0, le=2, description="strength of light and colour; 0 is none")
+    label_smoothing: float = Field(0.1, ge=0, lt=0.5)
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="of the weights' moving average, per step; 0 is none")
+    patience: int = Field(1000, ge=1, description="epochs without a better validation AUROC before the early stop")
+    weights: str = Field("none", description='"none", "imagenet", or the path of NAME-HASH.pth')
+
+    @model_validator(mode="after")
+    def _published(self) -> "Trial":
+        if self.weights == "imagenet" and self.architecture == "resnet10":
+            raise ValueError("resnet10 has no ImageNet weights; take resnet18, resnet34 or resnet50")
+        return self
+
+    @property
+    def key(self) -> str:
+        """A stable name: what one reads first, and a hash over every hyperparameter."""
+        canonical = json.dumps(self.model_dump(), sort_keys=True)
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+        return f"{self.architecture}-{self.image_size}px-{digest}"
+
+
+class _Uniform(_Strict):
+    uniform: tuple[float, float] = Field(strict=False)
+
+    def distribution(self) -> Any:
+        from scipy.stats import uniform
+
+        low, high = self.uniform
+        return uniform(low, high - low)
+
+
+class _LogUniform(_Strict):
+    log_uniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(strict=False)
+
+    def distribution(self) -> Any:
+        from scipy.stats import loguniform
+
+        return loguniform(*self.log_uniform)
+
+
+class ListSweep(_Strict):
+    """The trials as they are written, each on top of `base`."""
+
+    strategy: Literal["list"]
+    base: dict[str, Any] = {}
+    trials: list[dict[str, Any]] = Field(min_length=1)
+
+    def settings(self, seed: int) -> list[dict[str, Any]]:
+        """Return what each trial sets beyond `base`."""
+        return self.trials
+
+
+class GridSweep(_Strict):
+    """Every combination of the values in `space` (scikit-learn's ParameterGrid)."""
+
+    strategy: Literal["grid"]
+    base: dict[str, Any] = {}
+    space: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
+
+    def settings(self, seed: int) -> list[dict[str, Any]]:
+        """Return what each trial sets beyond `base`."""
+        from sklearn.model_selection import ParameterGrid
+
+        return list(ParameterGrid(self.space))
+
+
+class RandomSweep(_Strict):
+    """`samples` draws from lists, `{"uniform": [low, high]}` or `{"log_uniform": [low, high]}` (ParameterSampler)."""
+
+    strategy: Literal["random"]
+    base: dict[str, Any] = {}
+    space: dict[str, Annotated[list[Any], Field(min_length=1)] | _Uniform | _LogUniform] = Field(min_length=1)
+    samples: int = Field(ge=1, le=1000)
+
+    @field_validator("space")
+    @classmethod
+    def _ordered(cls, space: dict[str, Any]) -> dict[str, Any]:
+        for name, values in space.items():
+            bounds = getattr(values, "uniform", None) or getattr(values, "log_uniform", None)
+            if bounds and not bounds[0] < bounds[1]:
+                raise ValueError(f"{name}: the first bound must be below the second")
+        return space
+
+    def settings(self, seed: int) -> list[dict[str, Any]]:
+        """Return what each trial sets beyond `base`."""
+        from sklearn.model_selection import ParameterSampler
+
+        space = {name: v if isinstance(v, list) else v.distribution() for name, v in self.space.items()}
+        if all(isinstance(values, list) for values in space.values()):
+            combinations = 1
+            for values in space.values():
+                combinations *= len(values)
+            if self.samples > combinations:
+                raise ConfigError(
+                    f"The sweep config asks for {self.samples} samples of a space with {combinations} combinations; "
+                    "lower `samples` or take the strategy grid."
+                )
+        # Rounded to 4 digits: nobody reads more, and the key of a trial should not hang on the last bit.
+        return [
+            {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in draw.items()}
+            for draw in ParameterSampler(space, self.samples, random_state=seed)
+        ]
+
+
+_SWEEP: TypeAdapter[ListSweep | GridSweep | RandomSweep] = TypeAdapter(
+    Annotated[ListSweep | GridSweep | RandomSweep, Field(discriminator="strategy")]
+)
+
+
+def trials_from(config: Mapping[str, Any], seed: int) -> list[Trial]:
+    """Turn a sweep config into trials.
+
+    Args:
+        config: what a file of configs/sweeps holds: `strategy` (list, grid or random), `base` (what all trials
+            share) and, by strategy, `trials`, `space`, `samples`.
+        seed: of the random search.
+
+    Raises:
+        ConfigError: one sentence that names every wrong key and what is wrong with it.
+    """
+    try:
+        sweep = _SWEEP.validate_python(dict(config))
+    except ValidationError as error:
+        raise ConfigError(f"The sweep config is wrong: {_explain(error)}.") from error
+    trials: list[Trial] = []
+    for position, settings in enumerate(sweep.settings(seed), start=1):
+        try:
+            trial = Trial.model_validate({**sweep.base, **settings})
+        except ValidationError as error:
+            raise ConfigError(f"The sweep config is wrong in trial {position}: {_explain(error)}.") from error
+        if trial in trials:
+            raise ConfigError(
+                f"The sweep config is wrong: trial {position} repeats trial {trials.index(trial) + 1}; remove it."
+            )
+        trials.append(trial)
+    return trials
+
+
+def _explain(error: ValidationError) -> str:
+    return "; ".join(_explain_one(dict(problem)) for problem in error.errors())
+
+
+def _explain_one(problem: dict[str, Any]) -> str:
+    # pydantic puts the union's branches into the path as well; users know only their own keys.
+    branches = {"list", "grid", "random", "_Uniform", "_LogUniform", "list[any]"}
+    path = [str(part) for part in problem["loc"] if not str(part).startswith("function-") and part not in branches]
+    where = ".".join(path) or "the whole"
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(path[-1], Trial.model_fields, n=1)
+        known = "did you mean " + close[0] if close else "known keys are " + ", ".join(Trial.model_fields)
+        return f"{where} is unknown ({known if len(path) == 1 else 'remove it'})"
+    if problem["type"].startswith("union_tag"):
+        return "strategy must be list, grid or random"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
+    if problem["type"] == "value_error" or isinstance(problem["input"], dict):
+        shown = ""
+    return f"{where}: {message[0].lower()}{message[1:]}{shown}"
