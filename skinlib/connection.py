@@ -1,0 +1,146 @@
+"""The way to MLflow: which server or database it is, whether it answers, and what it says when it does not.
+
+Each task takes the URI, password included, from its own MLFLOW_TRACKING_URI. Where that is unset it takes the
+one that the flow run recorded, which has no password, and the first task MLflow's default, mlflow.db in the
+working directory.
+"""
+
+import fcntl
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from skinlib.errors import TrackingError
+
+# MLflow's own patience, four minutes, suits the end of a training, but not its start nor its epochs.
+_BRIEF = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+
+
+def check() -> str:
+    """Make sure within seconds that MLflow answers and takes our credentials; creates a new SQLite database.
+
+    Returns:
+        The tracking URI as it was given, without credentials.
+
+    Raises:
+        TrackingError: MLflow does not answer or refuses, or the URI is neither a server's nor a database's.
+    """
+    uri = _locate(None)
+    database = _sqlite_path(uri)
+    if database:
+        _create_database(database)
+    else:
+        with connect(brief=True) as client:
+            client.search_experiments(max_results=1)
+    return without_credentials(_given(None))
+
+
+@contextmanager
+def connect(recorded: str | None = None, brief: bool = False) -> Iterator[MlflowClient]:
+    """Give a client, turn what MLflow raises into sentences, and leave the environment as it was.
+
+    Args:
+        recorded: the URI to use where MLFLOW_TRACKING_URI is unset.
+        brief: give up within ten seconds, unless MLflow's own variables say otherwise.
+
+    Raises:
+        TrackingError: MLflow does not answer or refuses.
+    """
+    uri = _locate(recorded)
+    database = _sqlite_path(uri)
+    if database and not database.exists():
+        raise TrackingError(
+            f"The MLflow database {database} is not on this machine; set MLFLOW_TRACKING_URI to a server "
+            "that all tasks reach."
+        )
+    # MLflow has no other way in for these, and the link that it prints to a run that ends shows the password.
+    wanted = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"} | (_BRIEF if brief else {})
+    added = {key: value for key, value in wanted.items() if key not in os.environ}
+    os.environ.update(added)
+    try:
+        yield MlflowClient(tracking_uri=uri)
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        # Without the cause: its message may have the password.
+        raise TrackingError(_sentence(uri, error)) from None
+    finally:
+        for key in added:
+            os.environ.pop(key, None)
+
+
+@contextmanager
+def unless_exists() -> Iterator[None]:
+    """Let pass that what is to be created exists, perhaps since a moment ago."""
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def without_credentials(text: str) -> str:
+    """Take user, password and query out of every URL in a text."""
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"://[^/\s]*@", "://", text))
+
+
+def _given(recorded: str | None) -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or recorded or "sqlite:///mlflow.db"
+
+
+def _locate(recorded: str | None) -> str:
+    uri = _given(recorded)
+    if "://" not in uri and not uri.startswith("databricks"):
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI is {uri.rpartition('@')[2]!r}, neither a server nor a database; set it to "
+            "something like http://localhost:5000 or sqlite:///mlflow.db."
+        )
+    database = _sqlite_path(uri)
+    return f"sqlite:///{database.absolute()}" if database else uri
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///").split("?")[0]) if uri.startswith("sqlite:///") else None
+
+
+def _create_database(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # MLflow itself would try for two minutes.
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA schema_version")
+        folder = os.open(path.parent, os.O_RDONLY)
+    except (OSError, sqlite3.Error) as error:
+        raise TrackingError(
+            f"The MLflow database {path} cannot be opened ({error}); correct MLFLOW_TRACKING_URI."
+        ) from error
+    try:
+        # Processes that create the tables at once break each other, and MLflow's client does not lock.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        with connect() as client:
+            client.search_experiments(max_results=1)
+    finally:
+        os.close(folder)
+
+
+def _sentence(uri: str, error: Exception) -> str:
+    where, text = f"MLflow at {without_credentials(uri)}", without_credentials(str(error))
+    if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"):
+        return (
+            f"{where} refuses our credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            "MLFLOW_TRACKING_TOKEN, to an account that may write there."
+        )
+    if text.startswith("API request to http"):
+        return f"{where} does not answer; start the server, or correct MLFLOW_TRACKING_URI."
+    if "mlflow db upgrade" in text:
+        return (
+            f"{where} was made by another version of MLflow; make a copy of the database, then run "
+            "`mlflow db upgrade` with its URI."
+        )
+    reason = re.split(r"\s*\n|\. ", text.strip())[0].rstrip(".;:")
+    return f"{where} fails ({reason}); check that MLFLOW_TRACKING_URI names an MLflow 3 server or database."

@@ -1,0 +1,91 @@
+"""The served model: what it takes, and that it answers as evaluation does."""
+
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+
+from skinlib import images, models
+from skinlib.classifier import SkinLesionClassifier, save
+from skinlib.errors import DataError
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def network() -> models.Network:
+    torch.manual_seed(0)
+    return models.build("resnet10").eval()
+
+
+@pytest.fixture(scope="module")
+def weights(network: models.Network) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in network.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def classifier(weights: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> SkinLesionClassifier:
+    artifacts = save(tmp_path_factory.mktemp("artifacts"), weights, architecture="resnet10", image_size=SIZE)
+    loaded = SkinLesionClassifier()
+    loaded.load_context(mlflow.pyfunc.PythonModelContext(artifacts, {}))
+    return loaded
+
+
+def photographs(height: int, width: int, n: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (n, height, width, 3), np.uint8)
+
+
+def test_a_packed_image_gets_the_probability_that_evaluation_gives_it(
+    classifier: SkinLesionClassifier, network: models.Network
+) -> None:
+    packed = photographs(224, 224)
+    answer = classifier.predict(None, packed)
+    assert list(answer.columns) == ["probability"]
+    np.testing.assert_array_equal(answer["probability"], models.predict(network, packed, SIZE))
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (300, 400), (224, 500), (40, 33)])
+def test_images_of_other_sizes_are_fitted_as_when_the_data_set_is_packed(
+    height: int, width: int, classifier: SkinLesionClassifier, network: models.Network
+) -> None:
+    raw = photographs(height, width)
+    fitted = np.stack([images.fit(image) for image in raw])
+    np.testing.assert_array_equal(classifier.predict(None, raw)["probability"], models.predict(network, fitted, SIZE))
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda batch: batch[0], lambda batch: batch[:1].tolist(), lambda batch: [batch[0]]]
+)
+def test_one_image_and_lists_are_taken_as_a_batch(convert: Any, classifier: SkinLesionClassifier) -> None:
+    batch = photographs(32, 32)
+    single = classifier.predict(None, convert(batch))["probability"]
+    assert list(single) == list(classifier.predict(None, batch[:1])["probability"])
+
+
+def test_no_images_give_an_empty_table(classifier: SkinLesionClassifier) -> None:
+    answer = classifier.predict(None, photographs(224, 224, n=0))
+    assert answer.shape == (0, 1)
+    assert answer["probability"].dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        photographs(32, 32).astype(np.float32) / 255,
+        photographs(32, 32).transpose(0, 3, 1, 2),
+        photographs(32, 32)[..., 0],
+        photographs(32, 0),
+        [[[[300, 0, 0]]]],
+        [photographs(32, 32)[0], photographs(32, 33)[0]],
+        "photo.jpg",
+    ],
+    ids=["float", "channels first", "grey", "empty", "too bright", "two sizes", "a path"],
+)
+def test_what_is_no_image_is_refused_in_one_sentence(wrong: Any, classifier: SkinLesionClassifier) -> None:
+    with pytest.raises(DataError) as error:
+        classifier.predict(None, wrong)
+    message = str(error.value)
+    assert message.endswith(".")
+    assert ". " not in message

@@ -1,0 +1,186 @@
+"""The model registry: one version a flow run, and a model that loads where there is nothing of ours."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from skinlib import images, models, registry, tracking
+from tests.servers.mlflow import MlflowServer
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def network() -> models.Network:
+    torch.manual_seed(0)
+    return models.build("resnet10").eval()
+
+
+@pytest.fixture(scope="module")
+def weights(network: models.Network) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in network.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def registered(
+    mlflow_server: MlflowServer, weights: dict[str, np.ndarray]
+) -> tuple[tracking.RecordedRun, dict[str, str]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri.replace("://", "://ada:s3cret@"))
+        run = tracking.start_run("registry", "key", name="run", params={}, tags={})
+        return run, register(run, weights)
+
+
+def register(run: tracking.RecordedRun, weights: dict[str, np.ndarray], **overrides: Any) -> dict[str, str]:
+    arguments: dict[str, Any] = {
+        "weights": weights,
+        "architecture": "resnet10",
+        "image_size": SIZE,
+        "data_hash": "0123456789abcdef",
+        "metrics": {"auroc": 0.91234, "n": 60, "sensitivity": None},
+        "synthetic": True,
+    }
+    return registry.register(run, "skin-lesion", "key", **(arguments | overrides))
+
+
+def test_the_winner_becomes_a_described_champion(
+    mlflow_server: MlflowServer, registered: tuple[tracking.RecordedRun, dict[str, str]]
+) -> None:
+    run, version = registered
+    found = MlflowClient(mlflow_server.uri).get_model_version_by_alias("skin-lesion", "champion")
+    assert version == {
+        "name": "skin-lesion",
+        "version": found.version,
+        "uri": f"models:/skin-lesion/{found.version}",
+        "alias": "champion",
+    }
+    assert found.run_id == run["run_id"]
+    assert found.description == (
+        "Trained on SYNTHETIC images, for trying out only. Benign or malignant, from photographs: resnet10 "
+        "at 32 px, data 0123456789ab. On the test set: auroc 0.9123, n 60."
+    )
+    assert found.tags == {
+        "skinlib.run": "key",
+        "skinlib.data_hash": "0123456789abcdef",
+        "skinlib.synthetic": "true",
+        "skinlib.test.auroc": "0.9123",
+        "skinlib.test.n": "60",
+    }
+
+
+def test_registering_again_makes_no_second_version(
+    mlflow_server: MlflowServer,
+    registered: tuple[tracking.RecordedRun, dict[str, str]],
+    weights: dict[str, np.ndarray],
+) -> None:
+    run, version = registered
+    assert register(run, weights) == version
+    assert len(MlflowClient(mlflow_server.uri).search_model_versions("name = 'skin-lesion'")) == 1
+
+
+def test_registering_goes_on_where_a_killed_task_stopped(
+    tmp_path: Path, weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # MLflow keeps a database's files in the directory where a process first opened it.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = tracking.start_run("killed", "key", name="run", params={}, tags={})
+
+    def killed(*arguments: Any, **named: Any) -> None:
+        raise KeyboardInterrupt
+
+    for method in ("log_model_artifacts", "create_model_version", "set_registered_model_alias"):
+        with monkeypatch.context() as attempt:
+            attempt.setattr(MlflowClient, method, killed)
+            with pytest.raises(KeyboardInterrupt):
+                register(run, weights)
+    version = register(run, weights)["version"]
+
+    client = MlflowClient(run["uri"])
+    logged = client.search_logged_models([client.get_run(run["run_id"]).info.experiment_id])
+    assert [model.status for model in logged] == ["READY"]
+    # MLflow gives numbers from a database and strings from a server.
+    assert [str(found.version) for found in client.search_model_versions()] == [version]
+    assert str(client.get_model_version_by_alias("skin-lesion", "champion").version) == version
+
+
+@pytest.fixture(scope="module")
+def downloaded(
+    mlflow_server: MlflowServer,
+    registered: tuple[tracking.RecordedRun, dict[str, str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+        folder = tmp_path_factory.mktemp("downloaded")
+        return Path(mlflow.artifacts.download_artifacts(registered[1]["uri"], dst_path=str(folder)))
+
+
+def test_the_model_holds_no_pickle_and_no_password(downloaded: Path) -> None:
+    files = [path for path in downloaded.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {
+        "MLmodel",
+        "weights.npz",
+        "config.json",
+        "classifier.py",
+        "models.py",
+    }
+    assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".pyc")]
+    assert not [path for path in files if b"s3cret" in path.read_bytes()]
+
+
+def test_the_model_pins_what_serving_needs(downloaded: Path) -> None:
+    pinned = dict(line.split("==") for line in (downloaded / "requirements.txt").read_text().split())
+    assert set(pinned) == {"mlflow", "numpy", "pandas", "pillow", "pydantic", "torch", "torchvision"}
+
+
+def test_the_model_loads_and_agrees_where_there_is_nothing_of_ours(
+    downloaded: Path, network: models.Network, tmp_path: Path
+) -> None:
+    packed, raw = photographs(224, 224), photographs(50, 70)
+    np.savez(tmp_path / "images.npz", packed=packed, raw=raw)
+    (tmp_path / "skinlib").mkdir()
+    (tmp_path / "skinlib" / "__init__.py").write_text("raise ImportError('this is another skinlib')")
+    code = """
+import json, pathlib, sys
+sys.path.insert(0, ".")  # Where the other skinlib lies.
+for name in ("metaflow", "boto3", "obstore", "matplotlib", "sklearn"):
+    sys.modules[name] = None  # Importing it fails.
+import mlflow, numpy as np
+folder = sys.argv[1]
+model = mlflow.pyfunc.load_model(folder)
+with np.load("images.npz") as images:
+    answers = [list(model.predict(images[name])["probability"]) for name in ("packed", "raw")]
+example = pathlib.Path(folder, "serving_input_example.json").read_text()
+served = mlflow.models.validate_serving_input(folder, example)
+import skinlib
+print(json.dumps({"answers": answers, "served": len(served), "skinlib": skinlib.__file__}))
+"""
+    # -I: neither PYTHONPATH nor the user's packages.
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(downloaded)],
+        cwd=tmp_path,
+        env={"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert Path(found["skinlib"]).is_relative_to(downloaded)
+    assert found["served"] == 2
+    fitted = np.stack([images.fit(image) for image in raw])
+    expected = [list(models.predict(network, batch, SIZE)) for batch in (packed, fitted)]
+    np.testing.assert_allclose(found["answers"], expected, rtol=1e-5)
+
+
+def photographs(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, height, width, 3), np.uint8)
