@@ -240,9 +240,10 @@ def _train(
             losses += loss.detach()
         train_loss = losses.item() / steps_per_epoch
         seconds = time.monotonic() - began
-        if not math.isfinite(train_loss):
+        # A hundred times the loss of guessing: no network comes back from there.
+        if not train_loss < 100 * math.log(2):
             raise _Diverged(
-                f"The loss was {train_loss} in epoch {epoch}; lower learning_rate ({trial.learning_rate:g})"
+                f"The loss was {train_loss:.3g} in epoch {epoch}; lower learning_rate ({trial.learning_rate:g})"
             )
 
         probabilities = predict_tensor(average, validation_images)

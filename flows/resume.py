@@ -1,0 +1,75 @@
+"""Continue the latest run, or the one that is named, where it broke.
+
+    python flows/resume.py [RUN_ID]
+
+Metaflow's own `resume` starts from the last *run*, never from the last resume, and does not say which.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# Appended, not inserted: what lies beside this file must win over nothing else on the path.
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT))
+
+import psutil
+from metaflow import Flow, Run, namespace
+from metaflow.exception import MetaflowNotFound
+
+from skinlib import compute  # noqa: F401 (names the user, as the flow does)
+
+FLOW = "SkinLesionFlow"
+
+
+def find_run(run_id: str | None) -> Run:
+    """Return the run to continue; exits with a sentence where there is none."""
+    namespace(None)
+    try:
+        run = Run(f"{FLOW}/{run_id}") if run_id else Flow(FLOW).latest_run
+    except MetaflowNotFound:
+        run = None
+    if run is None:
+        asked = f"run {run_id}" if run_id else "run"
+        sys.exit(f"There is no {asked} of {FLOW} here; begin one with: python flows/train.py run")
+    return run
+
+
+def tasks_of(run_id: str) -> list[psutil.Process]:
+    """Return the processes on this machine that work on a task of the run."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "step" in words and "--run-id" in words and words[words.index("--run-id") + 1] == run_id:
+            found.append(process)
+    return found
+
+
+def scheduler_of(task: psutil.Process) -> psutil.Process | None:
+    """Return the living scheduler that started a task, None for an orphan."""
+    parent = task.parent()
+    words = parent.cmdline() if parent else []
+    return parent if {"run", "resume"} & set(words) else None
+
+
+def main() -> None:
+    """Decide whether the run can be continued, say so, and become Metaflow's resume."""
+    run = find_run(sys.argv[1] if len(sys.argv) > 1 else None)
+    if run.successful:
+        print(f"Run {run.id} succeeded; there is nothing to resume. A new one: python flows/train.py run")
+        return
+    tasks = tasks_of(run.id)
+    schedulers = {scheduler.pid for task in tasks if (scheduler := scheduler_of(task))}
+    if schedulers:
+        sys.exit(f"Run {run.id} still works (process {schedulers.pop()}); wait for it, or stop it and call again.")
+    for task in tasks:
+        print(f"Stopping process {task.pid}, which a killed scheduler left behind; its checkpoint stays.")
+        task.kill()
+    psutil.wait_procs(tasks, timeout=30)
+    print(f"Resuming run {run.id}, begun {run.created_at:%Y-%m-%d %H:%M}.", flush=True)
+    command = [sys.executable, str(ROOT / "flows" / "train.py"), "resume", "--origin-run-id", run.id]
+    os.execv(command[0], command)
+
+
+if __name__ == "__main__":
+    main()

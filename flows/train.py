@@ -1,0 +1,234 @@
+"""The pipeline: from a bucket or folder of labelled images to a registered classifier.
+
+python flows/train.py run                                  # the synthetic sample
+python flows/train.py run --data s3://bucket/prefix        # your images
+python flows/train.py --config sweep configs/sweeps/cpu.json run --data FOLDER
+"""
+
+import os
+import secrets
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+# Appended, not inserted: in a remote task the skinlib that travelled with the flow must win.
+sys.path.append(str(ROOT))
+# Metaflow runs exit hooks in a process that knows only this.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+
+from metaflow import Config, FlowSpec, Parameter, card, current, exit_hook, project, resources, retry, step
+
+from skinlib import compute
+
+# Heavy modules (torch, mlflow, matplotlib) are imported in the steps that use them: each task, and each refresh of
+# a card, is a process of its own that loads this file.
+
+
+def checkpoints(run_key: str) -> str:
+    """Where a run's trials keep their checkpoints, below the root of its datastore."""
+    return f"skinlib/checkpoints/{run_key}"
+
+
+@exit_hook(on_error=["skinlib.compute.mark_failed"])
+@compute.checked
+@project(name="skin_lesion")
+class SkinLesionFlow(FlowSpec):
+    """Train a benign/malignant classifier of skin lesions and register the best.
+
+    start -> ingest -> train (a branch for each trial) -> select -> evaluate -> register -> end
+    """
+
+    sweep = Config("sweep", default=str(ROOT / "configs/sweeps/quick.json"), help="the trials to train")
+    data = Parameter(
+        "data",
+        default="sample",
+        help="s3://bucket/prefix or a folder, with train|test/benign|malignant in it; `sample` is synthetic",
+    )
+    seed = Parameter("seed", default=0, help="of the split, the search and the training")
+    validation_fraction = Parameter(
+        "validation-fraction", default=0.15, help="share of the training images to choose the best model with"
+    )
+    max_rejected = Parameter(
+        "max-rejected", default=0.01, help="share of the images that may be unreadable before the run fails"
+    )
+    experiment = Parameter("experiment", default="skin-lesion", help="the MLflow experiment")
+    model_name = Parameter("model-name", default="skin-lesion", help="the registered model")
+
+    @step
+    def start(self) -> None:
+        """Check all that can be checked before time or money is spent, then open the run in MLflow."""
+        from skinlib import console, dataset, sample, tracking
+        from skinlib.sweep import trials_from
+
+        dataset.check_options(self.seed, self.validation_fraction, self.max_rejected)
+        trials = trials_from(self.sweep, self.seed)
+        if any(trial.weights != "none" for trial in trials):
+            from skinlib import models
+
+            for weights, architecture in {(trial.weights, trial.architecture) for trial in trials}:
+                models.build(architecture, models.load_pretrained(weights, architecture))
+        dataset.list_images(sample.locate(self.data, console.progress("synthetic images made")))
+        self.trials = {trial.key: trial.model_dump() for trial in trials}
+        self.trial_keys = list(self.trials)
+        self.git_commit = compute.git_commit()
+        # Resume clones this artifact, so that checkpoints and MLflow's runs are found again by it.
+        self.run_key = f"{current.run_id}-{secrets.token_hex(4)}"
+        # Last: nothing after it can fail and leave an empty run behind.
+        self.tracking = tracking.start_run(
+            self.experiment,
+            self.run_key,
+            name=f"{current.flow_name}/{current.run_id}",
+            params={
+                "data": self.data,
+                "seed": self.seed,
+                "validation_fraction": self.validation_fraction,
+                "max_rejected": self.max_rejected,
+                "trials": len(trials),
+            },
+            tags={"metaflow_run": f"{current.flow_name}/{current.run_id}"},
+            git_commit=self.git_commit,
+        )
+        self.next(self.ingest)
+
+    @card(type="blank", id="data")
+    @retry(times=2)
+    @step
+    def ingest(self) -> None:
+        """Read, verify and pack every image once, and hold validation images back."""
+        from skinlib import console, dataset, report, sample
+
+        store = compute.run_store()
+        listing = dataset.list_images(sample.locate(self.data, console.progress("synthetic images made")))
+        manifest = dataset.prepare(listing, store, self.max_rejected, console.progress("images read"))
+        self.manifest = manifest.summary()
+        self.split = asdict(dataset.split(manifest, self.validation_fraction, self.seed))
+        packed = dataset.open_packed(store, manifest.hash)
+        examples = self.split["train"][:: max(1, len(self.split["train"]) // 24)][:24]
+        report.ingest_card(
+            current.card["data"],
+            self.manifest,
+            packed.images[examples],
+            packed.labels[examples],
+            self.data == "sample",
+        )
+        self.next(self.train, foreach="trial_keys")
+
+    @card(type="blank", id="training", refresh_interval=5)
+    @retry(times=2)
+    @resources(gpu=1, cpu=4, memory=16_000)
+    @step
+    def train(self) -> None:
+        """Train one trial; a divergence is a result, a killed process goes on from its last checkpoint."""
+        from skinlib import dataset, report, tracking, training
+        from skinlib.slots import take_slot
+        from skinlib.sweep import Trial
+
+        self.trial_key = self.input
+        trial = Trial.model_validate(self.trials[self.trial_key])
+        store = compute.run_store()
+        packed = dataset.open_packed(store, self.manifest["hash"])
+        log = tracking.TrialLog(
+            self.tracking,
+            self.trial_key,
+            params={**trial.model_dump(), "seed": self.seed},
+            tags={"metaflow_task": current.pathspec, "data_hash": self.manifest["hash"]},
+            git_commit=self.git_commit,
+        )
+        view = report.TrainingCard(current.card["training"], trial.model_dump(), trial.epochs)
+        checkpoint = training.Checkpoint(store, f"{checkpoints(self.run_key)}/{self.trial_key}.pt")
+        with take_slot() as slot:
+            result = training.train(
+                trial,
+                packed.images,
+                packed.labels,
+                self.split["train"],
+                self.split["validation"],
+                seed=self.seed,
+                slot=slot,
+                checkpoint=checkpoint,
+                on_epoch=view.update,
+                on_checkpoint=log.send,
+            )
+        view.finish(result.status, result.reason)
+        log.finish(result.history, {"best_validation_auroc": result.validation_auroc}, result.status, result.reason)
+        # Apart from the rest: `select` reads every trial's result, but only the winner's weights.
+        self.weights = result.weights
+        self.result = result.summary()
+        self.next(self.select)
+
+    @card(type="blank", id="leaderboard")
+    @step
+    def select(self, inputs: list[Any]) -> None:
+        """Rank the trials by validation AUROC and keep the best one's weights."""
+        from skinlib import report, selection
+
+        self.merge_artifacts(inputs, include=["manifest", "split", "trials", "git_commit", "run_key", "tracking"])
+        results = {branch.trial_key: branch.result for branch in inputs}
+        self.leaderboard = selection.leaderboard(self.trials, results)
+        best_key = self.leaderboard["trial"][0]
+        best = next(branch for branch in inputs if branch.trial_key == best_key)
+        self.best_trial = {"key": best_key, **self.trials[best_key]}
+        self.best_result = best.result
+        self.weights = best.weights
+        histories = {key: result["history"] for key, result in results.items()}
+        report.select_card(current.card["leaderboard"], self.leaderboard, histories, best_key)
+        self.next(self.evaluate)
+
+    @card(type="blank", id="test")
+    @step
+    def evaluate(self) -> None:
+        """Score the winner, and nobody else, on the sealed test set: once a run."""
+        from skinlib import dataset, evaluation, models, report
+
+        packed = dataset.open_packed(compute.run_store(), self.manifest["hash"])
+        images, labels = packed.images[self.split["test"]], packed.labels[self.split["test"]]
+        network = models.restore(self.best_trial["architecture"], self.weights)
+        self.test_probabilities = models.predict(network, images, self.best_trial["image_size"])
+        self.test_metrics = evaluation.binary_metrics(labels, self.test_probabilities)
+        report.evaluate_card(
+            current.card["test"],
+            labels,
+            self.test_probabilities,
+            self.test_metrics,
+            title=self.best_trial["key"],
+            images=images,
+            synthetic=self.data == "sample",
+        )
+        self.next(self.register)
+
+    @step
+    def register(self) -> None:
+        """Register the winner in MLflow, once a run however often this is repeated."""
+        from skinlib import registry, tracking
+
+        tracking.log_metrics(self.tracking, {f"test_{name}": value for name, value in self.test_metrics.items()})
+        self.registered_model = registry.register(
+            self.tracking,
+            self.model_name,
+            self.run_key,
+            weights=self.weights,
+            architecture=self.best_trial["architecture"],
+            image_size=self.best_trial["image_size"],
+            data_hash=self.manifest["hash"],
+            metrics=self.test_metrics,
+            synthetic=self.data == "sample",
+        )
+        self.next(self.end)
+
+    @step
+    def end(self) -> None:
+        """Say what came out and what to do with it, and clear the checkpoints away."""
+        from skinlib import console, tracking
+
+        tracking.finish_run(self.tracking)
+        compute.run_store().delete(checkpoints(self.run_key))
+        synthetic = self.data == "sample"
+        print(
+            console.summary(self.leaderboard, self.test_metrics, self.registered_model, self.tracking["uri"], synthetic)
+        )
+
+
+if __name__ == "__main__":
+    SkinLesionFlow()

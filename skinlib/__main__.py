@@ -1,0 +1,5 @@
+"""`python -m skinlib`."""
+
+from skinlib.cli import main
+
+main()

@@ -1,0 +1,156 @@
+"""What breaks, and what is left when it does."""
+
+import os
+import shutil
+import signal
+
+import mlflow
+import numpy as np
+import pytest
+
+from tests.flow.conftest import sweep, wait_for
+
+LONG = {"epochs": 40}
+
+
+def run_data(place, expression):
+    """What the Client gives for `run`, the latest one, as numpy or plain Python."""
+    import pickle
+
+    program = (
+        "import pickle, sys; from metaflow import Flow, namespace; namespace(None); "
+        "run = Flow('SkinLesionFlow').latest_run; "
+        f"sys.stdout.write(pickle.dumps({expression}).hex())"
+    )
+    code, output = place.call("-c", program)
+    assert code == 0, output
+    return pickle.loads(bytes.fromhex(output.splitlines()[-1]))
+
+
+def mlflow_runs(place, uri=None, experiment="skin-lesion"):
+    """Of each trial's run in MLflow the status and the steps of its curve, and of each parent the status."""
+    client = mlflow.MlflowClient(uri or f"sqlite:///{place.folder}/mlflow.db")
+    experiment = client.get_experiment_by_name(experiment)
+    runs = client.search_runs([experiment.experiment_id])
+    return {
+        run.data.tags["skinlib.trial"]: (
+            run.info.status,
+            [point.step for point in client.get_metric_history(run.info.run_id, "validation_auroc")],
+        )
+        for run in runs
+        if "mlflow.parentRunId" in run.data.tags
+    }, [run.info.status for run in runs if "mlflow.parentRunId" not in run.data.tags]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, tiny_images):
+    """The weights of a run with one long trial that nothing disturbed."""
+    from tests.flow.conftest import Place
+
+    place = Place(tmp_path_factory.mktemp("uninterrupted"))
+    code, output = place.flow(config=sweep(LONG), data=tiny_images)
+    assert code == 0, output
+    return run_data(place, "run.data.weights")
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_killed_branch_goes_on_from_its_checkpoint(place, tiny_images, uninterrupted):
+    flow = place.start(*place.flow_command(config=sweep(LONG), data=tiny_images))
+    wait_for(place.checkpoints, flow)
+    (branch,) = place.steps("train")
+    branch.kill()
+    output, _ = flow.communicate(timeout=240)
+    assert flow.returncode == 0, output
+    assert "from the last checkpoint" in output
+    assert same(run_data(place, "run.data.weights"), uninterrupted)
+    trials, parents = mlflow_runs(place)
+    assert parents == ["FINISHED"]
+    assert list(trials.values()) == [("FINISHED", list(range(1, 41)))]
+
+
+def test_a_killed_flow_is_resumed_and_nothing_finished_is_done_again(place, tiny_images, uninterrupted):
+    flow = place.start(*place.flow_command(config=sweep({"epochs": 2}, LONG), data=tiny_images))
+    # Two branches share one slot or two; the short one ends first or waits, so wait for the long one's checkpoint
+    # and the short one's end.
+    wait_for(lambda: len(place.checkpoints()) == 2 and len(place.steps("train")) == 1, flow)
+    os.killpg(flow.pid, signal.SIGKILL)
+    flow.wait()
+    code, output = place.resume()
+    assert code == 0, output
+    assert f"Resuming run {place.run_ids()[0]}" in output
+    assert output.count("epoch 2/2") == 0
+    assert "from the last checkpoint" in output
+    long = run_data(place, "next(t.data.weights for t in run['train'] if len(t.data.result['history']) == 40)")
+    assert same(long, uninterrupted)
+    trials, parents = mlflow_runs(place)
+    assert parents == ["FINISHED"]
+    assert sorted(trials.values()) == [("FINISHED", [1, 2]), ("FINISHED", list(range(1, 41)))]
+
+
+def test_a_scheduler_that_was_killed_alone_leaves_branches_that_resume_stops(place, tiny_images):
+    flow = place.start(*place.flow_command(config=sweep({"epochs": 1000}), data=tiny_images))
+    wait_for(place.checkpoints, flow)
+    (branch,) = place.steps("train")
+    flow.kill()
+    flow.wait()
+    resume = place.start(place.resume_script, place.run_ids()[-1])
+    assert f"Stopping process {branch.pid}" in resume.stdout.readline()
+    assert not branch.is_running()
+    os.killpg(resume.pid, signal.SIGKILL)
+    resume.communicate()
+
+
+def test_a_run_that_still_works_is_not_resumed(place, tiny_images):
+    flow = place.start(*place.flow_command(config=sweep({"epochs": 1000}), data=tiny_images))
+    wait_for(lambda: place.steps("train"), flow)
+    code, output = place.resume()
+    os.killpg(flow.pid, signal.SIGKILL)
+    flow.communicate()
+    assert code == 1
+    assert f"Run {place.run_ids()[-1]} still works (process {flow.pid})" in output
+
+
+def test_without_a_run_there_is_nothing_to_resume(place):
+    code, output = place.resume()
+    assert code == 1
+    assert "There is no run of SkinLesionFlow here" in output
+
+
+def test_a_server_that_is_down_at_the_end_costs_nothing_that_was_done(place, tiny_images, mlflow_server):
+    place.env |= {"MLFLOW_TRACKING_URI": mlflow_server.uri, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+    names = ["--experiment", "broken", "--model-name", "broken"]
+    flow = place.start(*place.flow_command(*names, config=sweep(), data=tiny_images))
+    wait_for(lambda: place.steps("evaluate"), flow)
+    mlflow_server.stop()
+    try:
+        output, _ = flow.communicate(timeout=240)
+    finally:
+        mlflow_server.start()
+    assert flow.returncode != 0
+    assert "does not answer; start the server" in output
+
+    code, output = place.resume()
+    assert code == 0, output
+    assert "epoch 1/2" not in output
+    trials, parents = mlflow_runs(place, mlflow_server.uri, "broken")
+    assert parents == ["FINISHED"]
+    assert list(trials.values()) == [("FINISHED", [1, 2])]
+    client = mlflow.MlflowClient(mlflow_server.uri)
+    assert [version.version for version in client.search_model_versions("name = 'broken'")] == ["1"]
+
+    code, output = place.resume()
+    assert (code, "succeeded; there is nothing to resume" in output) == (0, True)
+
+
+def test_a_failed_run_is_marked_failed_in_mlflow(place, tiny_images):
+    images = place.folder / "images"
+    shutil.copytree(tiny_images, images)
+    diverging = {"optimiser": "sgd", "learning_rate": 10.0, "weight_decay": 1.0, "momentum": 0.99}
+    code, output = place.flow(config=sweep(diverging), data=images)
+    assert code != 0
+    assert "No trial gave a model (resnet10-32px-" in output
+    assert "Traceback" not in output
+    assert mlflow_runs(place)[1] == ["FAILED"]

@@ -1,0 +1,237 @@
+"""What a user finds after one run: artifacts, cards, MLflow's runs, the registered model."""
+
+import base64
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from tests.flow.conftest import TINY, Place, sweep
+
+DIVERGING = {"optimiser": "sgd", "learning_rate": 10.0, "weight_decay": 1.0, "momentum": 0.99}
+METRICS = {"n", "n_malignant", "threshold", "auroc", "accuracy", "sensitivity", "specificity"}
+
+
+class Done:
+    """A finished run and what it printed."""
+
+    def __init__(self, place: Place, code: int, output: str) -> None:
+        self.place, self.code, self.output = place, code, output
+
+    def read(self, expression: str) -> object:
+        """Evaluate an expression over `run` (of the Client) where neither skinlib nor torch can be imported."""
+        program = f"""
+import json, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("skinlib", "torch", "torchvision", "mlflow"):
+            raise ImportError(name + " is not here")
+sys.meta_path.insert(0, Absent())
+from metaflow import Flow
+run = Flow("SkinLesionFlow").latest_successful_run
+print(json.dumps({expression}))
+"""
+        code, output = self.place.call("-c", program)
+        assert code == 0, output
+        return json.loads(output.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, tiny_images):
+    place = Place(tmp_path_factory.mktemp("run"))
+    code, output = place.flow(config=sweep({}, {"epochs": 3}, DIVERGING), data=tiny_images)
+    assert code == 0, output
+    return Done(place, code, output)
+
+
+def test_the_run_ends_with_what_came_out_and_what_to_do_next(done):
+    for words in (
+        "Best trial: resnet10-32px-",
+        "Test set (32 images, ",
+        "skin-lesion version 1",
+        "make cards",
+    ):
+        assert words in done.output
+
+
+def test_the_leaderboard_has_every_trial_best_first(done):
+    rows = done.read("run.data.leaderboard.to_dict('records')")
+    assert len(rows) == 3
+    finished = [row["validation_auroc"] for row in rows if row["status"] == "finished"]
+    assert finished == sorted(finished, reverse=True)
+    assert len(finished) == 2
+
+
+def test_a_diverged_trial_is_recorded_and_the_sweep_goes_on(done):
+    last = done.read("run.data.leaderboard.to_dict('records')[-1]")
+    assert last["status"] == "diverged"
+    assert "lower learning_rate" in last["reason"]
+
+
+def test_the_best_trial_is_that_of_the_leaderboard(done):
+    best, first = done.read("[run.data.best_trial, run.data.leaderboard['trial'][0]]")
+    assert best["key"] == first
+    assert best["architecture"] == TINY["architecture"]
+
+
+def test_the_manifest_says_what_was_trained_on(done):
+    manifest = done.read("run.data.manifest")
+    assert manifest["n_images"] == 128
+    assert sum(manifest["counts"]["test"].values()) == 32
+    assert len(manifest["hash"]) == 64
+
+
+def test_the_split_holds_validation_back_and_touches_no_test_image(done):
+    split = done.read("{name: index.tolist() for name, index in run.data.split.items()}")
+    train, validation, test = (set(split[name]) for name in ("train", "validation", "test"))
+    assert len(train | validation | test) == len(train) + len(validation) + len(test)
+    assert len(validation) == round(0.15 * 96)
+    assert len(test) == 32
+
+
+def test_the_weights_are_plain_numpy(done):
+    kinds = done.read("sorted({type(value).__module__ for value in run.data.weights.values()})")
+    assert kinds == ["numpy"]
+
+
+def test_no_artifact_knows_a_path_of_this_machine_but_what_the_user_gave(done):
+    # `data` is the user's own words; the configs' default path is Metaflow's.
+    found = done.read(
+        "[name for name in [a.id for a in run['end'].task] if name not in ('data', 'tracking') "
+        f"and {str(done.place.folder)!r} in str(run['end'].task[name].data)]"
+    )
+    assert found == []
+
+
+def test_the_checkpoints_are_gone(done):
+    assert done.place.checkpoints() == []
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ("ingest", ["128 images", "Nothing was rejected"]),
+        ("train", ["Training: ", "learning rate"]),
+        ("select", ["Search: 3 trials, 1 failed", "diverged"]),
+        ("evaluate", ["Test: resnet10-32px-", "auroc", "Mistakes"]),
+    ],
+)
+def test_every_card_shows_what_it_is_for(done, step, words):
+    run_id = done.place.run_ids()[-1]
+    task = next(iter((done.place.folder / ".metaflow/SkinLesionFlow" / run_id / step).glob("[0-9]*"))).name
+    flow = str(Path(__file__).parents[2] / "flows" / "train.py")
+    code, page = done.place.call(flow, "card", "get", f"{run_id}/{step}/{task}")
+    assert code == 0, page
+    data = "".join(base64.b64decode(blob).decode() for blob in re.findall(r'__DATA__\[[^\]]+\] = "([^"]+)"', page))
+    assert all(word in data for word in words), data[:2000]
+
+
+@pytest.fixture(scope="module")
+def client(done):
+    return mlflow.MlflowClient(f"sqlite:///{done.place.folder}/mlflow.db")
+
+
+@pytest.fixture(scope="module")
+def mlflow_runs(client):
+    experiment = client.get_experiment_by_name("skin-lesion")
+    return client.search_runs([experiment.experiment_id])
+
+
+def test_mlflow_has_one_parent_and_a_child_a_trial(mlflow_runs):
+    parents = [run for run in mlflow_runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in mlflow_runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(parents) == 1
+    assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED", "FINISHED"]
+    assert parents[0].info.status == "FINISHED"
+
+
+def test_mlflow_has_the_curve_of_every_epoch(client, mlflow_runs):
+    (three,) = [run for run in mlflow_runs if run.data.params.get("epochs") == "3"]
+    points = client.get_metric_history(three.info.run_id, "validation_auroc")
+    assert [point.step for point in points] == [1, 2, 3]
+
+
+def test_mlflow_names_what_a_repetition_needs(mlflow_runs):
+    child = next(run for run in mlflow_runs if "mlflow.parentRunId" in run.data.tags)
+    assert child.data.params["seed"] == "0"
+    assert len(child.data.tags["skinlib.data_hash"]) == 64
+    assert child.data.tags["skinlib.metaflow_task"].startswith("SkinLesionFlow/")
+
+
+def test_the_registered_model_is_the_champion(done, client):
+    registered = done.read("run.data.registered_model")
+    assert registered == {
+        "name": "skin-lesion",
+        "version": "1",
+        "uri": "models:/skin-lesion/1",
+        "alias": "champion",
+    }
+    assert client.get_model_version_by_alias("skin-lesion", "champion").version == 1
+
+
+def test_the_command_and_the_flow_give_the_same_metrics(done, tiny_images):
+    code, output = done.place.call_skinlib("evaluate", "models:/skin-lesion@champion", str(tiny_images), "--json")
+    assert code == 0, output
+    metrics = json.loads(output)
+    assert set(metrics) == METRICS
+    assert metrics == pytest.approx(done.read("run.data.test_metrics"), rel=1e-9)
+
+
+def test_the_registered_model_predicts_what_the_flow_scored(done, tiny_images, tmp_path):
+    # In a bare directory and a process of its own, as a server would load it.
+    program = f"""
+import numpy as np, mlflow, sys
+from pathlib import Path
+from PIL import Image
+mlflow.set_tracking_uri("sqlite:///{done.place.folder}/mlflow.db")
+model = mlflow.pyfunc.load_model("models:/skin-lesion@champion")
+paths = sorted(Path({str(tiny_images)!r}, "test").rglob("*.jpg"), key=str)
+images = np.stack([np.asarray(Image.open(path)) for path in paths])
+print(model.predict(images)["probability"].tolist())
+"""
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    served = json.loads(result.stdout.splitlines()[-1])
+    np.testing.assert_allclose(served, done.read("run.data.test_probabilities.tolist()"), atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def done_on_s3(tmp_path_factory, tiny_images, s3_server):
+    """The same images in a bucket, and a run with the first of the trials."""
+    place = Place(tmp_path_factory.mktemp("s3"), s3_server.environment())
+    s3_server.client().create_bucket(Bucket="lesions")
+    code, output = place.call_skinlib("upload", str(tiny_images), "s3://lesions/some/prefix")
+    assert code == 0, output
+    code, output = place.flow(config=sweep({}), data="s3://lesions/some/prefix")
+    assert code == 0, output
+    return Done(place, code, output)
+
+
+FIRST = (
+    "next([run.data.manifest, {n: i.tolist() for n, i in run.data.split.items()}, task.data.result['history'][-1]"
+    "['validation_auroc'], float(sum(abs(w.astype(float)).sum() for w in task.data.weights.values()))]"
+    " for task in run['train'] if len(task.data.result['history']) == 2)"
+)
+
+
+def test_a_bucket_and_a_folder_give_the_same_data_split_and_weights(done, done_on_s3):
+    assert done_on_s3.read(FIRST) == done.read(FIRST)
+
+
+def test_no_credential_is_in_what_a_run_leaves(done_on_s3, s3_server):
+    place = done_on_s3.place
+    secret = s3_server.secret_key.encode()
+    left = [path for path in place.folder.rglob("*") if path.is_file()]
+    assert [path for path in left if secret in path.read_bytes()] == []
+
+
+def test_a_second_run_on_the_same_data_reads_no_image(done_on_s3):
+    code, output = done_on_s3.place.flow(config=sweep({}), data="s3://lesions/some/prefix")
+    assert code == 0, output
+    assert "images read" not in output
