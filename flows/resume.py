@@ -7,9 +7,9 @@ Metaflow's own `resume` starts from the last *run*, never from the last resume, 
 
 import os
 import sys
+import time
 from pathlib import Path
 
-# Appended, not inserted: what lies beside this file must win over nothing else on the path.
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))
 
@@ -52,6 +52,11 @@ def scheduler_of(task: psutil.Process) -> psutil.Process | None:
     return parent if {"run", "resume"} & set(words) else None
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Tell whether a process is gone, or waits for a parent to notice, which in a container may never come."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 def main() -> None:
     """Decide whether the run can be continued, say so, and become Metaflow's resume."""
     run = find_run(sys.argv[1] if len(sys.argv) > 1 else None)
@@ -65,7 +70,8 @@ def main() -> None:
     for task in tasks:
         print(f"Stopping process {task.pid}, which a killed scheduler left behind; its checkpoint stays.")
         task.kill()
-    psutil.wait_procs(tasks, timeout=30)
+    while not all(map(has_ended, tasks)):
+        time.sleep(0.1)
     print(f"Resuming run {run.id}, begun {run.created_at:%Y-%m-%d %H:%M}.", flush=True)
     command = [sys.executable, str(ROOT / "flows" / "train.py"), "resume", "--origin-run-id", run.id]
     os.execv(command[0], command)
