@@ -93,7 +93,6 @@ class SkinLesionFlow(FlowSpec):
         self.next(self.ingest)
 
     @card(type="blank", id="data")
-    @retry(times=2)
     @step
     def ingest(self) -> None:
         """Read, verify and pack every image once, and hold validation images back."""

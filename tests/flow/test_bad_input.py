@@ -34,7 +34,7 @@ def refused(place, *arguments, config=None, data=None):
 
 
 def test_a_folder_that_does_not_exist(place):
-    assert "there is no folder /no/such/folder" in refused(place, data="/no/such/folder")
+    assert "There is no folder /no/such/folder; correct" in refused(place, data="/no/such/folder")
 
 
 def test_a_bucket_that_does_not_exist(place, s3_server):
@@ -45,30 +45,30 @@ def test_a_bucket_that_does_not_exist(place, s3_server):
 
 def test_no_credentials(place, s3_server):
     place.env |= {"AWS_ENDPOINT_URL": s3_server.endpoint_url}
-    assert "there are no AWS credentials for s3://lesions" in refused(place, data="s3://lesions")
+    assert "There are no AWS credentials for s3://lesions; set AWS_PROFILE" in refused(place, data="s3://lesions")
 
 
 def test_wrong_credentials(place, s3_server):
-    place.env |= {**s3_server.environment(), "AWS_SECRET_ACCESS_KEY": "wrong"}
+    place.env |= {**s3_server.environment(), "AWS_SECRET_ACCESS_KEY": "xyzzy"}
     output = refused(place, data="s3://lesions")
     assert "credentials are not accepted" in output
-    assert "wrong" not in output.replace("went wrong", "")
+    assert "xyzzy" not in output
 
 
 def test_an_empty_class(place, images):
     shutil.rmtree(images / "train" / "malignant")
     (images / "train" / "malignant").mkdir()
-    assert "train/malignant" in refused(place, data=images)
+    assert "train/ has no images in a folder 'malignant'" in refused(place, data=images)
 
 
 def test_a_missing_split(place, images):
     shutil.rmtree(images / "test")
-    assert "test/" in refused(place, data=images)
+    assert "has no images in a folder 'test'" in refused(place, data=images)
 
 
 def test_an_unknown_class(place, images):
     (images / "train" / "benign").rename(images / "train" / "bening")
-    assert "bening" in refused(place, data=images)
+    assert "folder 'bening'" in refused(place, data=images)
 
 
 def test_too_many_broken_images_are_listed_with_their_reasons(place, images):
@@ -100,9 +100,9 @@ def test_a_tracking_server_that_does_not_answer(place, images):
     assert "MLflow at http://127.0.0.1:9 does not answer" in refused(place, data=images)
 
 
-@pytest.mark.parametrize(("option", "value"), [("validation-fraction", "1.5"), ("max-rejected", "-1"), ("seed", "-3")])
-def test_a_parameter_out_of_range(place, images, option, value):
-    assert option in refused(place, f"--{option}", value, data=images)
+def test_a_parameter_out_of_range(place, images):
+    output = refused(place, "--validation-fraction", "1.5", data=images)
+    assert "The validation fraction is 1.5; give a number between 0 and 1" in output
 
 
 def test_missing_pretrained_weights(place, images):
@@ -110,11 +110,11 @@ def test_missing_pretrained_weights(place, images):
     assert "resnet18-f37072fd.pth does not exist" in refused(place, data=images, config=config)
 
 
-def test_evaluating_a_model_that_does_not_exist(place, images):
+def test_evaluating_without_any_model(place, images):
     code, output = place.call_skinlib("evaluate", "models:/nothing@champion", str(images), "--json")
     assert code == 1
     assert "Traceback" not in output
-    assert "nothing" in output
+    assert "mlflow.db is not on this machine" in output
 
 
 def test_the_help_imports_neither_torch_nor_mlflow(place):
