@@ -26,7 +26,8 @@ resume: $(READY)  ## Continue the latest run if it failed (RUN=ID for another)
 	$(PY) flows/resume.py $(RUN)
 
 cards: $(READY)  ## Look at the runs' cards in the browser
-	$(PY) flows/train.py card server
+	@echo "Open http://127.0.0.1:8324 (Ctrl-C ends it)"
+	$(PY) flows/train.py card server --port 8324
 
 test: $(READY)  ## Run all tests
 	$(PY) -m pytest
