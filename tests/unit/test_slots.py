@@ -55,7 +55,7 @@ def test_two_gpus_are_given_to_two_trials(monkeypatch):
         assert {first.device, second.device} == {"cuda:0", "cuda:1"}
 
 
-@pytest.mark.parametrize(("cores", "expected"), [(1, [1]), (2, [2]), (6, [4]), (16, [4, 4, 4, 4])])
+@pytest.mark.parametrize(("cores", "expected"), [(1, [1]), (2, [1, 1]), (6, [3, 3]), (16, [4, 4, 4, 4])])
 def test_the_threads_of_all_slots_never_exceed_the_cores(monkeypatch, cores, expected):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(slots.os, "sched_getaffinity", lambda _: set(range(cores)))
