@@ -136,7 +136,9 @@ class SkinLesionFlow(FlowSpec):
             git_commit=self.git_commit,
         )
         view = report.TrainingCard(current.card["training"], trial.model_dump(), trial.epochs)
-        checkpoint = training.Checkpoint(store, f"{checkpoints(self.run_key)}/{self.trial_key}-{self.manifest['hash'][:12]}.pt")
+        # The data's hash too: `resume ingest` may find other images under the same run key.
+        name = f"{self.trial_key}-{self.manifest['hash'][:12]}.pt"
+        checkpoint = training.Checkpoint(store, f"{checkpoints(self.run_key)}/{name}")
         with take_slot() as slot:
             result = training.train(
                 trial,
