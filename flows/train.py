@@ -181,6 +181,8 @@ class SkinLesionFlow(FlowSpec):
     @step
     def evaluate(self) -> None:
         """Score the winner, and nobody else, on the sealed test set: once a run."""
+        import numpy as np
+
         from skinlib import dataset, evaluation, models, report
 
         packed = dataset.open_packed(compute.run_store(), self.manifest["hash"])
@@ -188,6 +190,13 @@ class SkinLesionFlow(FlowSpec):
         network = models.restore(self.best_trial["architecture"], self.weights)
         self.test_probabilities = models.predict(network, images, self.best_trial["image_size"])
         self.test_metrics = evaluation.binary_metrics(labels, self.test_probabilities)
+        self.test_report = evaluation.report(
+            labels,
+            self.test_probabilities,
+            self.test_metrics["threshold"],
+            # Each image for itself: near-duplicates are not searched for yet.
+            groups=np.arange(len(labels)),
+        )
         report.evaluate_card(
             current.card["test"],
             labels,
@@ -227,7 +236,7 @@ class SkinLesionFlow(FlowSpec):
         compute.run_store().delete(checkpoints(self.run_key))
         synthetic = self.data == "sample"
         print(
-            console.summary(self.leaderboard, self.test_metrics, self.registered_model, self.tracking["uri"], synthetic)
+            console.summary(self.leaderboard, self.test_report, self.registered_model, self.tracking["uri"], synthetic)
         )
 
 

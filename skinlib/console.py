@@ -28,9 +28,18 @@ def number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
+def estimate(of: Mapping[str, Any] | None) -> str:
+    """A metric with its interval, as `evaluation.report` gives them."""
+    if of is None:
+        return number(None)
+    if of["interval"] is None:
+        return number(of["value"])
+    return f"{number(of['value'])} ({' to '.join(map(number, of['interval']))})"
+
+
 def summary(
     leaderboard: "pd.DataFrame",
-    test_metrics: Mapping[str, Any],
+    test_report: Mapping[str, Any],
     registered: Mapping[str, str],
     tracking_uri: str,
     synthetic: bool,
@@ -39,15 +48,19 @@ def summary(
     look = f"mlflow ui --backend-store-uri {tracking_uri}" if tracking_uri.startswith("sqlite") else tracking_uri
     best = leaderboard["trial"][0]
     shown = leaderboard[["trial", "status", "validation_auroc", "best_epoch", "epochs_trained", "seconds"]]
-    metrics = ", ".join(
-        f"{name} {number(test_metrics[name])}" for name in ("auroc", "accuracy", "sensitivity", "specificity")
-    )
+    scores = test_report["all"]
+    metrics = {"AUROC": scores["auroc"]} | {
+        name: scores["operating_point"][name] for name in ("accuracy", "sensitivity", "specificity")
+    }
+    with_intervals = "\n".join(f"  {name:12} {estimate(of)}" for name, of in metrics.items())
     warning = "\nThe images are SYNTHETIC: the model is for trying out only.\n" if synthetic else ""
     return f"""
 {shown.to_string(index=False, float_format="%.3f")}
 
 Best trial: {best}
-Test set ({test_metrics["n"]} images, {test_metrics["n_malignant"]} malignant): {metrics}
+Test set: {scores["n"]} images, {scores["n_malignant"]} malignant, called so from {test_report["threshold"]} on;
+with 95 % intervals
+{with_intervals}
 {warning}
 Registered: {registered["name"]} version {registered["version"]}, alias {registered["alias"]}
 

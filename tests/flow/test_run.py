@@ -53,7 +53,7 @@ def done(tmp_path_factory, tiny_images):
 def test_the_run_ends_with_what_came_out_and_what_to_do_next(done):
     for words in (
         "Best trial: resnet10-32px-",
-        "Test set (32 images, ",
+        "Test set: 32 images, ",
         "skin-lesion version 1",
         "make cards",
     ):

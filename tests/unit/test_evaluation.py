@@ -1,9 +1,18 @@
+"""Metrics and the test report, checked against scikit-learn and against definitions written out."""
+
+import json
+from random import Random
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from skinlib.evaluation import binary_metrics
+from skinlib.calibration import calibrate
+from skinlib.evaluation import auroc, binary_metrics, decision_curve, operating_threshold, report
+from skinlib.intervals import delong
 
 LABELS = np.array([0, 0, 0, 1, 1])
 PROBABILITIES = np.array([0.1, 0.5, 0.3, 0.7, 0.2])
@@ -32,7 +41,229 @@ scored = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max
 
 
 @given(scored, st.randoms(use_true_random=False))
-def test_the_order_of_the_images_does_not_matter(pairs, random):
+def test_metrics_do_not_depend_on_the_order_of_the_images(pairs, random):
     shuffled = random.sample(pairs, len(pairs))
     first, second = (binary_metrics(*map(np.array, zip(*p, strict=True))) for p in (pairs, shuffled))
     assert first == pytest.approx(second)
+
+
+# A few decimals, so that float rounding in a map cannot make ties.
+@settings(derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 100)), min_size=1, max_size=50))
+def test_a_monotone_map_does_not_change_the_auroc(pairs: list[tuple[int, int]]) -> None:
+    labels, percent = np.array(pairs).T
+    expected = auroc(labels, percent / 100)
+    for mapped in (np.exp(percent / 10), percent**3, calibrate(percent / 100, 2.5)):
+        assert auroc(labels, mapped) == expected
+
+
+# The operating point
+
+
+@settings(derandomize=True)
+@given(scored.filter(lambda pairs: any(label for label, _ in pairs)), st.sampled_from([0.5, 0.8, 0.9, 0.95, 1.0]))
+def test_the_operating_threshold_is_the_highest_that_reaches_the_sensitivity(
+    pairs: list[tuple[int, float]], sensitivity: float
+) -> None:
+    labels, probabilities = (np.array(column) for column in zip(*pairs, strict=True))
+    threshold = operating_threshold(labels, probabilities, sensitivity)
+    assert binary_metrics(labels, probabilities, threshold)["sensitivity"] >= sensitivity
+    assert binary_metrics(labels, probabilities, np.nextafter(threshold, 2))["sensitivity"] < sensitivity
+
+
+def test_rounding_does_not_cost_an_image() -> None:
+    # 0.55 * 100 is a little more than 55 in binary.
+    assert operating_threshold(np.ones(100), np.arange(100), 0.55) == 45
+
+
+# The report
+
+
+def images(n: int = 300, seed: int = 0) -> dict[str, Any]:
+    """Arguments of `report`: n images, a tenth in groups of two, scores of two decimals so that there are ties."""
+    rng = np.random.default_rng(seed)
+    labels = (rng.random(n) < 0.4).astype(int)
+    groups = np.arange(n)
+    groups[1 : n // 10 : 2] -= 1
+    probabilities = (1 / (1 + np.exp(-rng.normal(3 * labels - 1.5, 1.5)))).round(2)
+    return {
+        "labels": labels,
+        "probabilities": probabilities,
+        "threshold": 0.3,
+        "groups": groups,
+        "uncalibrated": calibrate(probabilities, 0.5),
+        "shortcut_probabilities": 1 / (1 + np.exp(-rng.normal(labels, 1))),
+        "twins": rng.random(n) < 0.1,
+    }
+
+
+IMAGES = images()
+REPORT = report(**IMAGES)
+LABELS_OF, SCORES_OF = IMAGES["labels"], IMAGES["probabilities"]
+
+
+def test_a_report_is_plain() -> None:
+    assert json.loads(json.dumps(REPORT, allow_nan=False)) == REPORT
+
+
+def test_scores_equal_scikit_learns() -> None:
+    scores = REPORT["all"]
+    assert scores["auroc"]["value"] == pytest.approx(roc_auc_score(LABELS_OF, SCORES_OF))
+    assert scores["average_precision"]["value"] == pytest.approx(average_precision_score(LABELS_OF, SCORES_OF))
+    for name, probabilities in (("before", IMAGES["uncalibrated"]), ("after", SCORES_OF)):
+        brier = scores["calibration"][name]["brier"]
+        assert brier["value"] == pytest.approx(brier_score_loss(LABELS_OF, probabilities))
+
+
+@settings(derandomize=True, max_examples=50)
+@given(scored.filter(lambda pairs: len({label for label, _ in pairs}) == 2))
+def test_ranking_scores_equal_scikit_learns_on_any_images(pairs: list[tuple[int, float]]) -> None:
+    labels, probabilities = (np.array(column) for column in zip(*pairs, strict=True))
+    scores = report(labels, probabilities, 0.5, groups=np.arange(len(labels)))["all"]
+    assert scores["auroc"]["value"] == pytest.approx(roc_auc_score(labels, probabilities))
+    assert scores["average_precision"]["value"] == pytest.approx(average_precision_score(labels, probabilities))
+
+
+def test_every_estimate_lies_in_its_interval() -> None:
+    def estimates(node: Any) -> list[dict[str, Any]]:
+        if isinstance(node, dict):
+            return [node] if "value" in node else [found for child in node.values() for found in estimates(child)]
+        return [found for child in node for found in estimates(child)] if isinstance(node, list) else []
+
+    found = estimates(REPORT)
+    assert len(found) == 2 * (4 + 4 + 1 + 3 + 6 + 2 - 1)
+    for each in found:
+        assert each["interval"][0] < each["value"] < each["interval"][1]
+
+
+def rates(threshold: float) -> tuple[float, float]:
+    called = threshold <= SCORES_OF
+    return called[LABELS_OF == 1].mean(), (~called[LABELS_OF == 0]).mean()
+
+
+def test_specificity_at_a_sensitivity_is_the_best_of_all_thresholds_that_reach_it() -> None:
+    both = [rates(threshold) for threshold in np.unique(SCORES_OF)]
+    for row in REPORT["all"]["specificity_at_sensitivity"]:
+        assert row["value"] == pytest.approx(max(other for reached, other in both if reached >= row["sensitivity"]))
+    for row in REPORT["all"]["sensitivity_at_specificity"]:
+        assert row["value"] == pytest.approx(max(reached for reached, other in both if other >= row["specificity"]))
+
+
+def test_a_rate_that_is_just_allowed_is_allowed() -> None:
+    # At 8.5 one of 10 benign images is called malignant, and one of 10 malignant images is not.
+    labels, scores = np.repeat([0, 1], 10), np.array([*range(10), *[8.5] * 9, -1])
+    found = report(labels, scores / 10, 0.5, groups=np.arange(20))["all"]
+    assert [row["value"] for row in found["sensitivity_at_specificity"]] == [0.9, 0]
+    assert [row["value"] for row in found["specificity_at_sensitivity"]] == [0.9, 0]
+
+
+def test_the_roc_curve_rises_from_its_first_to_its_last_point_within_its_band() -> None:
+    roc = REPORT["all"]["roc"]
+    assert [len(column) for column in roc.values()] == [101] * 4
+    assert (roc["false_positive_rate"][-1], roc["sensitivity"][-1]) == (1, 1)
+    for name in ("sensitivity", "low", "high"):
+        assert (np.diff(roc[name]) >= 0).all()
+    assert (np.array(roc["low"]) <= roc["sensitivity"]).all()
+    assert (np.array(roc["sensitivity"]) <= roc["high"]).all()
+
+
+def test_the_operating_point_agrees_with_the_metrics_at_its_threshold() -> None:
+    point, metrics = REPORT["all"]["operating_point"], binary_metrics(LABELS_OF, SCORES_OF, 0.3)
+    for name in ("sensitivity", "specificity", "accuracy"):
+        assert point[name]["value"] == pytest.approx(metrics[name])
+    assert point["true_positives"] + point["false_negatives"] == metrics["n_malignant"]
+    assert point["true_negatives"] + point["false_positives"] == metrics["n"] - metrics["n_malignant"]
+
+
+def test_predictive_values_at_the_images_own_prevalence_would_be_the_shares_of_right_calls() -> None:
+    point = REPORT["all"]["operating_point"]
+    assert [row["prevalence"] for row in point["predictive_values"]] == [0.02, 0.1, 0.45]
+    for row in point["predictive_values"]:
+        sick = (
+            row["prevalence"] * point["sensitivity"]["value"],
+            row["prevalence"] * (1 - point["sensitivity"]["value"]),
+        )
+        well = [
+            (1 - row["prevalence"]) * share
+            for share in (1 - point["specificity"]["value"], point["specificity"]["value"])
+        ]
+        assert row["ppv"]["value"] == pytest.approx(sick[0] / (sick[0] + well[0]))
+        assert row["npv"]["value"] == pytest.approx(well[1] / (sick[1] + well[1]))
+
+
+def test_the_shortcut_is_compared_on_the_same_images() -> None:
+    shortcut = REPORT["all"]["shortcut"]
+    paired = delong(LABELS_OF, SCORES_OF, IMAGES["shortcut_probabilities"])
+    assert shortcut["auroc"]["value"] == pytest.approx(paired.second)
+    assert shortcut["difference"] == {"value": paired.difference, "interval": paired.interval}
+    assert (shortcut["standard_error"], shortcut["p"]) == (paired.standard_error, paired.p)
+
+
+def test_net_benefit_is_true_alarms_less_false_ones_at_the_odds_of_the_threshold() -> None:
+    curve = decision_curve(LABELS_OF, SCORES_OF)
+    for threshold, model, everything in zip(*curve.values(), strict=True):
+        called = threshold <= SCORES_OF
+        for calls, benefit in ((called, model), (np.ones_like(called), everything)):
+            true, false = np.sum(calls & (LABELS_OF == 1)), np.sum(calls & (LABELS_OF == 0))
+            assert benefit == pytest.approx((true - false * threshold / (1 - threshold)) / len(LABELS_OF))
+
+
+def test_the_report_is_given_again_without_twins() -> None:
+    kept = ~IMAGES["twins"]
+    columns = {name: each[kept] for name, each in IMAGES.items() if name != "threshold"}
+    assert REPORT["n_twins"] == IMAGES["twins"].sum() > 0
+    assert report(**{**columns, "threshold": 0.3, "twins": None})["all"] == REPORT["without_twins"]
+
+
+@pytest.mark.parametrize(("twins", "n"), [(None, None), (np.zeros(300, dtype=bool), 0)])
+def test_there_is_no_second_report_where_no_twins_are_known(twins: np.ndarray | None, n: int | None) -> None:
+    found = report(**{**IMAGES, "twins": twins})
+    assert (found["n_twins"], found["without_twins"]) == (n, None)
+    assert found["all"] == REPORT["all"]
+
+
+def test_a_report_goes_without_what_is_not_known() -> None:
+    scores = report(LABELS_OF, SCORES_OF, 0.3, groups=IMAGES["groups"])["all"]
+    assert scores["shortcut"] is None
+    assert scores["calibration"] == {"before": None, "after": REPORT["all"]["calibration"]["after"]}
+    assert scores["auroc"] == REPORT["all"]["auroc"]
+
+
+def test_the_order_of_the_images_does_not_change_the_report() -> None:
+    order = Random(0).sample(range(300), 300)
+    shuffled = report(**{name: each if name == "threshold" else each[order] for name, each in IMAGES.items()})
+
+    def rounded(text: str) -> Any:
+        return json.loads(text, parse_float=lambda number: round(float(number), 10))
+
+    assert rounded(json.dumps(shuffled)) == rounded(json.dumps(REPORT))
+
+
+def test_another_seed_moves_the_intervals_a_little_and_no_value() -> None:
+    first, second = (report(**IMAGES, seed=seed)["all"]["auroc"] for seed in (0, 1))
+    assert first["value"] == second["value"]
+    assert first["interval"] != second["interval"]
+    assert first["interval"] == pytest.approx(second["interval"], abs=0.01)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_of_a_single_class_what_is_undefined_is_none(label: int) -> None:
+    one = images(50) | {"labels": np.full(50, label), "twins": None}
+    scores = report(**one)["all"]
+    nothing = {"value": None, "interval": None}
+    point = scores["operating_point"]
+    absent, present = ("sensitivity", "specificity") if label == 0 else ("specificity", "sensitivity")
+    assert (
+        scores["auroc"] == scores["shortcut"]["auroc"] == scores["shortcut"]["difference"] == point[absent] == nothing
+    )
+    assert point[present]["value"] is not None
+    for row in (*scores["specificity_at_sensitivity"], *scores["sensitivity_at_specificity"]):
+        assert (row["value"], row["interval"]) == (None, None)
+    assert all(row[name] == nothing for row in point["predictive_values"] for name in ("ppv", "npv"))
+    assert scores["roc"] is None
+    assert scores["calibration"]["after"]["brier"]["value"] is not None
+
+
+def test_there_is_no_average_precision_without_a_malignant_image() -> None:
+    scores = report(np.zeros(9), np.arange(9) / 9, 0.5, groups=np.arange(9))["all"]
+    assert scores["average_precision"] == {"value": None, "interval": None}
