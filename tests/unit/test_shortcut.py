@@ -1,0 +1,66 @@
+"""The baseline from colours alone: right statistics, an honest fit, and how far other images are."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from skinlib import shortcut
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (150, 20, 20, 3), np.uint8)
+
+
+def test_colours_are_the_mean_and_deviation_of_each_channel():
+    found = shortcut.colours(IMAGES)
+    expected = [np.r_[image.mean(axis=(0, 1)), image.std(axis=(0, 1))] / 255 for image in IMAGES.astype(np.float64)]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found.shape == (150, len(shortcut.STATISTICS))
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.permutations(range(8)), st.integers(0, 3))
+def test_colours_know_neither_place_nor_orientation(order, turns):
+    # Sums of float32 depend a little on their order.
+    turned = np.rot90(IMAGES[:8][list(order)], turns, axes=(1, 2))
+    np.testing.assert_allclose(shortcut.colours(turned), shortcut.colours(IMAGES[:8])[list(order)], atol=1e-6)
+
+
+def made(n: int) -> tuple[np.ndarray, np.ndarray]:
+    labels = RNG.integers(0, 2, n)
+    return RNG.normal(0.5, 0.1, (n, 6)) + 0.1 * np.outer(labels, [1, 0, 0, 0, 0, 0]), labels
+
+
+def test_probabilities_are_those_of_a_logistic_regression_on_standardised_colours():
+    colours, labels = made(300)
+    fit, score = np.arange(200), np.arange(200, 300)
+    standardised = (colours - colours[fit].mean(axis=0)) / colours[fit].std(axis=0)
+    expected = LogisticRegression().fit(standardised[fit], labels[fit]).predict_proba(standardised[score])[:, 1]
+    found = shortcut.probabilities(colours, labels, fit, score)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert 0.65 < roc_auc_score(labels[score], found) < 0.9
+
+
+def test_the_images_that_are_scored_have_no_part_in_the_fit():
+    colours, labels = made(300)
+    fit, score = np.arange(200), np.arange(200, 300)
+    changed = np.where(np.arange(300) < 200, labels, 1 - labels)
+    np.testing.assert_array_equal(
+        shortcut.probabilities(colours, labels, fit, score), shortcut.probabilities(colours, changed, fit, score)
+    )
+
+
+def test_distance_counts_in_deviations_of_the_training_images():
+    colours, _ = made(1000)
+    rows = shortcut.distance(colours + np.eye(6)[0] * 0.3, shortcut.reference(colours))
+    assert rows[0]["statistic"] == "mean of red"
+    assert rows[0]["deviations"] == pytest.approx(0.3 / colours[:, 0].std())
+    assert [row["deviations"] for row in rows[1:]] == pytest.approx([0] * 5)
+    assert rows[0]["here"] - rows[0]["training"] == pytest.approx(0.3)
+
+
+def test_distance_is_undefined_where_the_training_images_do_not_differ():
+    rows = shortcut.distance(np.full((4, 6), 0.6), shortcut.reference(np.full((5, 6), 0.5)))
+    assert [row["deviations"] for row in rows] == [None] * 6
