@@ -129,14 +129,16 @@ class Split:
     test: NDArray[np.int64]
 
 
-def check_options(seed: int, validation_fraction: float, max_rejected: float) -> None:
-    """Raise ConfigError if `prepare` and `split` cannot use these."""
+def check_options(seed: int, validation_fraction: float, max_rejected: float, sensitivity: float) -> None:
+    """Raise ConfigError if these options of a run cannot be used."""
     if not 0 <= seed < 2**32:
         raise ConfigError(f"The seed is {seed}; give a number from 0 to 2**32 - 1.")
-    if not 0 < validation_fraction < 1:
-        raise ConfigError(f"The validation fraction is {validation_fraction:g}; give a number between 0 and 1.")
+    if not 0 < validation_fraction <= 0.5:
+        raise ConfigError(f"The validation fraction is {validation_fraction:g}; give a number above 0 and at most 0.5.")
     if not 0 <= max_rejected < 1:
         raise ConfigError(f"The share of rejected images is {max_rejected:g}; give a number from 0 and below 1.")
+    if not 0 < sensitivity <= 1:
+        raise ConfigError(f"The sensitivity is {sensitivity:g}; give a number above 0 and at most 1, such as 0.95.")
 
 
 def list_images(url: str, splits: Sequence[str] = SPLITS) -> Listing:
@@ -233,32 +235,48 @@ def open_packed(cache: Store, manifest_hash: str) -> PackedDataset:
     return PackedDataset(images, manifest)
 
 
-def split(manifest: Manifest, validation_fraction: float, seed: int) -> Split:
-    """Hold back a part of the training images for validation, the same share of each class.
+def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: float, seed: int) -> Split:
+    """Hold back a part of the training images for validation: stratified, and no group on both sides.
 
-    A hash of seed and key decides, so that the order of the images does not matter, and images added later
-    leave almost all others where they were.
+    Scikit-learn's StratifiedGroupKFold cuts them into round(1 / `validation_fraction`) folds, of which the first
+    validates. The order of the images does not matter.
 
     Args:
         manifest: The images; those of "test" stay what they are.
-        validation_fraction: Share of each class's training images, above 0 and below 1; at least one image.
+        groups: int (N,), equal for images that show the same; a group may reach into "test".
+        validation_fraction: Share of the training images, above 0 and at most 0.5.
         seed: Another seed, another choice.
 
     Raises:
-        DataError: A class has fewer than two training images.
+        DataError: There are too few training images or groups for both classes to be on both sides.
     """
-    rows = list(enumerate(zip(manifest.splits, manifest.labels, strict=True)))
-    parts: dict[str, list[int]] = {"train": [], "validation": []}
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    by_key = sorted(range(len(manifest.keys)), key=manifest.keys.__getitem__)
+    train = np.array([index for index in by_key if manifest.splits[index] == "train"], dtype=np.int64)
+    labels = np.array(manifest.labels, dtype=np.int64)
+    folds = round(1 / validation_fraction)
     for label, name in enumerate(CLASSES):
-        members = [index for index, row in rows if row == ("train", label)]
-        if len(members) < 2:
-            raise DataError(f"train/{name} has {len(members)} usable images; add some, for a split needs 2.")
-        members.sort(key=lambda index: _digest([seed, manifest.keys[index]]))
-        count = min(max(round(len(members) * validation_fraction), 1), len(members) - 1)
-        parts["validation"] += members[:count]
-        parts["train"] += members[count:]
-    parts["test"] = [index for index, row in rows if row[0] == "test"]
-    return Split(**{name: np.array(sorted(part), dtype=np.int64) for name, part in parts.items()})
+        n_groups = len(np.unique(groups[train][labels[train] == label]))
+        if n_groups < folds:
+            raise DataError(
+                f"train/{name} has {n_groups} usable images that differ; add some, for a validation fraction of "
+                f"{validation_fraction:g} needs {folds}."
+            )
+    # Numbered as they come by key, since the folds depend on the numbers.
+    _, first, inverse = np.unique(groups[train], return_index=True, return_inverse=True)
+    numbered = np.argsort(np.argsort(first))[inverse]
+    folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    rest, validation = next(folding.split(train, labels[train], numbered))
+    for part, name in ((rest, "training"), (validation, "validation")):
+        if len(np.unique(labels[train][part])) < len(CLASSES):
+            raise DataError(
+                f"The {name} part would hold one class alone, since whole groups of look-alike images are kept "
+                "together; add images or choose another validation fraction."
+            )
+    test = [index for index, name in enumerate(manifest.splits) if name == "test"]
+    parts = {"train": train[rest], "validation": train[validation], "test": np.array(test, dtype=np.int64)}
+    return Split(**{name: np.sort(part) for name, part in parts.items()})
 
 
 def upload_folder(folder: Path, url: str, on_progress: Progress = lambda done, total: None) -> dict[str, int]:
