@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,7 @@ class TrialResult:
         validation_probabilities: float64, in the order of the validation images; empty if the trial failed.
         weights: the best epoch's averaged weights, float32 by name; empty if the trial failed.
         setting: device, threads and precision, which a repetition must share to give the same bits.
+        multiply_adds: of one image's forward pass.
     """
 
     status: str
@@ -89,6 +90,7 @@ class TrialResult:
     validation_probabilities: np.ndarray = field(default_factory=lambda: np.zeros(0))
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     setting: dict[str, Any] = field(default_factory=dict)
+    multiply_adds: int = 0
 
     def summary(self) -> dict[str, Any]:
         """Everything but the weights, as plain values."""
@@ -136,13 +138,15 @@ def train(
         The result; a divergence or lack of memory is a result as well.
     """
     setting = _set_up(slot)
+    device = torch.device(slot.device)
+    order = np.sort(train_index)  # Sorted, a memory map is read from front to back.
     try:
-        return _train(
+        result = _train(
             trial,
-            images,
-            labels,
-            train_index,
-            validation_index,
+            to_tensor(images[order], trial.image_size, device),
+            torch.from_numpy(labels[order]).float().to(device),
+            to_tensor(images[validation_index], trial.image_size, device),
+            labels[validation_index],
             seed,
             setting,
             checkpoint,
@@ -150,10 +154,12 @@ def train(
             on_checkpoint,
         )
     except _Diverged as error:
-        return TrialResult("diverged", str(error), setting=setting)
+        result = TrialResult("diverged", str(error))
     except (torch.OutOfMemoryError, MemoryError) as error:
         reason = f"{error}".strip().split("\n")[0] or "the process got no more memory"
-        return TrialResult("out of memory", f"{reason}; lower batch_size or image_size", setting=setting)
+        result = TrialResult("out of memory", f"{reason}; lower batch_size or image_size")
+    multiply_adds = forward_flops(trial.architecture, trial.image_size) // 2
+    return replace(result, setting=setting, multiply_adds=multiply_adds)
 
 
 def _set_up(slot: Slot) -> dict[str, Any]:
@@ -173,31 +179,24 @@ def _set_up(slot: Slot) -> dict[str, Any]:
 
 def _train(
     trial: Trial,
-    images: np.ndarray,
-    labels: np.ndarray,
-    train_index: np.ndarray,
-    validation_index: np.ndarray,
+    train_images: torch.Tensor,
+    train_labels: torch.Tensor,
+    validation_images: torch.Tensor,
+    validation_labels: np.ndarray,
     seed: int,
     setting: dict[str, Any],
     checkpoint: Checkpoint,
     on_epoch: Callable[[list[Epoch]], None],
     on_checkpoint: Callable[[list[Epoch]], None],
 ) -> TrialResult:
-    device = torch.device(setting["device"])
-    # Sorted, a memory map is read from front to back.
-    order = np.sort(train_index)
-    train_images = to_tensor(images[order], trial.image_size, device)
-    train_labels = torch.from_numpy(labels[order]).float().to(device)
-    validation_images = to_tensor(images[validation_index], trial.image_size, device)
-    validation_labels = labels[validation_index]
-
+    device = train_images.device
     torch.manual_seed(seed)
     network = build(trial.architecture, load_pretrained(trial.weights, trial.architecture)).to(device)
     average = build(trial.architecture).to(device)
     average.load_state_dict(network.state_dict())
     optimiser = _optimiser(trial, network)
-    batch_size = min(trial.batch_size, len(order))
-    steps_per_epoch = len(order) // batch_size
+    batch_size = min(trial.batch_size, len(train_labels))
+    steps_per_epoch = len(train_labels) // batch_size
     history: list[Epoch] = []
     best: dict[str, torch.Tensor] = {}
     best_epoch = 0
@@ -218,7 +217,7 @@ def _train(
         generator = torch.Generator().manual_seed(epoch_seed)
         rate = 0.0
         losses = torch.zeros((), device=device)
-        shuffled = torch.randperm(len(order), generator=generator).to(device)
+        shuffled = torch.randperm(len(train_labels), generator=generator).to(device)
         network.train()
         for number in range(steps_per_epoch):
             step = (epoch - 1) * steps_per_epoch + number
@@ -295,7 +294,6 @@ def _train(
         validation_auroc=history[best_epoch - 1]["validation_auroc"],
         validation_probabilities=predict_tensor(average, validation_images),
         weights={name: value.numpy() for name, value in best.items()},
-        setting=setting,
     )
 
 
