@@ -16,14 +16,16 @@ import torch
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from skinlib import images, models
+from skinlib import calibration, images, models
 from skinlib.errors import DataError
-
-_THRESHOLD = 0.5
 
 
 class SkinLesionClassifier(PythonModel):
-    """A trial's winner with its preprocessing inside."""
+    """A trial's winner with its preprocessing, temperature and operating point inside.
+
+    Attributes:
+        config: what `save` was given, and the names of the `classes`.
+    """
 
     def load_context(self, context: PythonModelContext) -> None:
         """Build the network from the artifacts that `save` wrote, on a GPU where there is one."""
@@ -48,25 +50,32 @@ class SkinLesionClassifier(PythonModel):
             params: not used.
 
         Returns:
-            A row an image, with `probability` (of malignancy), float64 in 0..1.
+            A row an image: `probability` (of malignancy), float64 in 0..1, after temperature scaling, and
+            `malignant`, bool, whether it reaches the threshold.
 
         Raises:
             DataError: the input is not of that type or shape.
         """
         batch = _as_batch(model_input)
         fitted = np.stack([images.fit(image) for image in batch]) if len(batch) else batch
-        probability = models.predict(self.network, fitted, self.config["image_size"])
-        return pd.DataFrame({"probability": probability})
+        uncalibrated = models.predict(self.network, fitted, self.config["image_size"])
+        probability = calibration.calibrate(uncalibrated, self.config["temperature"])
+        return pd.DataFrame({"probability": probability, "malignant": probability >= self.config["threshold"]})
 
 
-def save(directory: Path, weights: Mapping[str, np.ndarray], *, architecture: str, image_size: int) -> dict[str, str]:
+def save(directory: Path, weights: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> dict[str, str]:
     """Write what `load_context` reads.
 
     Args:
         directory: an existing folder.
         weights: the network's state dict by name.
-        architecture: one of `skinlib.sweep.Architecture`.
-        image_size: side in pixels that the network was trained at.
+        config: plain values,
+            `architecture`: one of `skinlib.sweep.Architecture`;
+            `image_size`: side in pixels that the network was trained at;
+            `temperature`: from `calibration.fit_temperature`;
+            `threshold`: a calibrated probability at or above it is called malignant;
+            `sensitivity`: that the threshold was to have on the validation images;
+            `colours`: of the training images, from `shortcut.reference`.
 
     Returns:
         The paths by artifact name, as MLflow's `artifacts` takes them.
@@ -76,13 +85,7 @@ def save(directory: Path, weights: Mapping[str, np.ndarray], *, architecture: st
     paths = {"weights": directory / "weights.npz", "config": directory / "config.json"}
     # torch.save writes a pickle, if one that can be read safely; this is arrays and nothing else.
     np.savez(paths["weights"], allow_pickle=False, **weights)
-    config = {
-        "architecture": architecture,
-        "image_size": image_size,
-        "threshold": _THRESHOLD,
-        "classes": CLASSES,
-    }
-    paths["config"].write_text(json.dumps(config, indent=2))
+    paths["config"].write_text(json.dumps({**config, "classes": CLASSES}, indent=2))
     return {name: str(path) for name, path in paths.items()}
 
 

@@ -61,7 +61,8 @@ def connect(recorded: str | None = None, brief: bool = False) -> Iterator[Mlflow
             "that all tasks reach."
         )
     # MLflow has no other way in for these, and the link that it prints to a run that ends shows the password.
-    wanted = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"} | (_BRIEF if brief else {})
+    quiet = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    wanted = quiet | (_BRIEF if brief else {})
     added = {key: value for key, value in wanted.items() if key not in os.environ}
     os.environ.update(added)
     try:

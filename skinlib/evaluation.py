@@ -1,7 +1,7 @@
 """Metrics of a binary classifier: what is reported, and when it is undefined."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -167,6 +167,30 @@ def report(
         "all": scores(np.ones(len(labels), dtype=bool)),
         "without_twins": scores(~twins) if twins is not None and 0 < twins.sum() < len(labels) else None,
     }
+
+
+def figures(report: Mapping[str, Any]) -> dict[str, float | None]:
+    """Flatten the main figures of a `report` for a tracker of numbers by name.
+
+    Returns:
+        Of each of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, `shortcut_auroc`,
+        `above_shortcut` and `auroc_without_twins` that the report has, the value and its interval's ends as `_low`
+        and `_high`; and `ece`. None where undefined.
+    """
+    scores, shortcut, without = report["all"], report["all"]["shortcut"], report["without_twins"]
+    after = scores["calibration"]["after"]
+    estimates = {name: scores[name] for name in ("auroc", "average_precision")}
+    estimates |= {name: scores["operating_point"][name] for name in ("sensitivity", "specificity", "accuracy")}
+    estimates["brier"] = after["brier"]
+    if shortcut:
+        estimates |= {"shortcut_auroc": shortcut["auroc"], "above_shortcut": shortcut["difference"]}
+    if without:
+        estimates["auroc_without_twins"] = without["auroc"]
+    flat: dict[str, float | None] = {"ece": after["ece"]}
+    for name, estimate in estimates.items():
+        low, high = estimate["interval"] or (None, None)
+        flat |= {name: estimate["value"], f"{name}_low": low, f"{name}_high": high}
+    return flat
 
 
 def _scores(

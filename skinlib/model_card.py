@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from skinlib.console import estimate, number
+from skinlib.console import calibration_error, estimate, number
 from skinlib.dataset import CLASSES
 
 Record: TypeAlias = Mapping[str, Any]
@@ -45,38 +45,35 @@ def render(facts: Record) -> str:
         facts: plain values,
             `name`: of the model, such as its trial's key;
             `synthetic`: whether the images are the generated sample;
-            `data`: `url`, `hash`, `counts` (by split, then class) and `rejected`, as in `Manifest.summary`;
-            `audit`: lists of pairs `exact_duplicates`, `near_duplicates`, `leaks`, `label_conflicts`,
-                `doubtful_labels`, as in `Audit.to_dict`;
-            `split`: number of images by `train`, `validation`, `test`;
-            `trial`: the hyperparameters;
-            `training`: `trials` (how many competed), `best_epoch`, `validation_auroc`, `setting` (by name),
-                `temperature`, and `target_sensitivity` that the threshold was to have on validation;
+            `url` of the data, and its `manifest`, from `Manifest.summary`;
+            `audit`: from `Audit.to_dict`;
+            `split`: indices of images by `train`, `validation`, `test`;
+            `trial`: the hyperparameters, and `n_trials`, how many competed;
+            `result`: of the trial, from `TrialResult.summary`;
+            `classifier`: as `classifier.save` takes it;
             `report`: from `evaluation.report`;
             `stress`: from `stress.table`;
-            `code`: `commit` (None if unknown), `run`, `seed`, `versions` (of packages by name).
+            `commit` (None if unknown), `run`, `seed` and `versions` (of packages by name).
 
     Returns:
         Markdown with tables in GitHub's dialect, less than `LIMIT` characters unless names are very long.
     """
-    data, code, report = facts["data"], facts["code"], facts["report"]
-    threshold = report["threshold"]
+    report, synthetic = facts["report"], facts["synthetic"]
     parts = [
         f"# Model card: {facts['name']}",
-        _SYNTHETIC if facts["synthetic"] else "",
-        f"Maps a dermoscopic photograph to the probability that its lesion is malignant; from {threshold:.3f} on it is "
-        "called malignant.",
+        _SYNTHETIC if synthetic else "",
+        f"Maps a dermoscopic photograph to the probability that its lesion is malignant; from "
+        f"{report['threshold']:.3f} on it is called malignant.",
         _USE,
-        _data(data, facts["audit"], facts["synthetic"]),
-        _training(facts["trial"], facts["training"], facts["split"]),
+        _data(facts["url"], facts["manifest"], facts["audit"], synthetic),
+        _training(facts["trial"], facts["n_trials"], facts["result"], facts["classifier"], facts["split"]),
         _results(report),
         _predictive_values(report["all"]["operating_point"]["predictive_values"]),
         _stress(facts["stress"]),
-        _NO_LIMITS_KNOWN if facts["synthetic"] else _LIMITS,
+        _NO_LIMITS_KNOWN if synthetic else _LIMITS,
         f"""## Reproducibility
-Commit `{code["commit"] or "unknown"}`, data `{data["hash"]}`, seed {code["seed"]}, run `{code["run"]}`; {
-            _listing(code["versions"])
-        }.""",
+Commit `{facts["commit"] or "unknown"}`, data `{facts["manifest"]["hash"]}`, seed {facts["seed"]}, run \
+`{facts["run"]}`; {_listing(facts["versions"])}.""",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -89,29 +86,29 @@ def excerpt(card: str) -> str:
     return card[: card.rindex("\n", 0, LIMIT - len(note))] + note
 
 
-def _data(data: Record, audit: Record, synthetic: bool) -> str:
+def _data(url: str, manifest: Record, audit: Record, synthetic: bool) -> str:
     counts = "; ".join(
         f"{split}: {', '.join(f'{by_class[name]:,} {name}' for name in CLASSES)}"
-        for split, by_class in data["counts"].items()
+        for split, by_class in manifest["counts"].items()
     )
     return f"""## Data
-`{data["url"]}`, {counts}. {_DRAWN if synthetic else _LICENCE}
+`{url}`, {counts}. {_DRAWN if synthetic else _LICENCE}
 
-**Defects**: {len(data["rejected"]):,} files rejected; {len(audit["exact_duplicates"]):,} pairs of identical and \
+**Defects**: {len(manifest["rejected"]):,} files rejected; {len(audit["exact_duplicates"]):,} pairs of identical and \
 {len(audit["near_duplicates"]):,} of nearly identical images; {len(audit["leaks"]):,} pairs stand across training and \
 test (below: figures without them); labels contradict in {len(audit["label_conflicts"]):,} pairs of the former and \
 {len(audit["doubtful_labels"]):,} of the latter."""
 
 
-def _training(trial: Record, training: Record, split: Record) -> str:
+def _training(trial: Record, n_trials: int, result: Record, classifier: Record, split: Record) -> str:
     return f"""## Training
-Chosen from {training["trials"]:,} trials, the cheapest within one standard error of the best AUROC on \
-{split["validation"]:,} validation images (its own: {number(training["validation_auroc"])}, epoch \
-{training["best_epoch"]}), trained on {split["train"]:,}; duplicates stay on one side. Temperature \
-{training["temperature"]:.3f} and the threshold (sensitivity {training["target_sensitivity"]:.0%}) come from \
+Chosen from {n_trials:,} trials, the cheapest within one standard error of the best AUROC on \
+{len(split["validation"]):,} validation images (its own: {number(result["validation_auroc"])}, epoch \
+{result["best_epoch"]}), trained on {len(split["train"]):,}; duplicates stay on one side. Temperature \
+{classifier["temperature"]:.3f} and the threshold (sensitivity {classifier["sensitivity"]:.0%}) come from \
 validation too. Test images were scored once, for what follows.
 
-{_listing(trial)}; {_listing(training["setting"])}."""
+{_listing(trial)}; {_listing(result["setting"])}."""
 
 
 def _results(report: Record) -> str:
@@ -135,7 +132,7 @@ def _results(report: Record) -> str:
         if all(scores):
             label = f"{when} scaling"
             rows.append([f"Brier score {label}", *(estimate(of["brier"]) for of in scores)])
-            rows.append([f"ECE {label}", *(_ece(of) for of in scores)])
+            rows.append([f"ECE {label}", *(calibration_error(of) for of in scores)])
     heads = ["", "all test images", "without twins in training"][: 1 + len(columns)]
     note = "nobody looked for twins" if report["n_twins"] is None else f"{report['n_twins']:,} have a twin in training"
     return f"""## Results
@@ -154,11 +151,6 @@ def _stress(table: Sequence[Record]) -> str:
     names = ("auroc", "sensitivity", "specificity")
     rows = [[row["name"], *(number(row[name]) for name in names)] for row in table]
     return f"## Stress\n{_SHIFTS}\n\n" + _table(["test images", "AUROC", *names[1:]], rows)
-
-
-def _ece(calibration: Record) -> str:
-    noise = calibration["ece_noise"]
-    return number(calibration["ece"]) + ("" if noise is None else f" (to {number(noise)} by chance)")
 
 
 def _listing(values: Record) -> str:

@@ -1,5 +1,6 @@
 """The served model: what it takes, and that it answers as evaluation does."""
 
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -7,11 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from skinlib import images, models
+from skinlib import calibration, images, models
 from skinlib.classifier import SkinLesionClassifier, save
 from skinlib.errors import DataError
 
 SIZE = 32
+CONFIG = {
+    "architecture": "resnet10",
+    "image_size": SIZE,
+    "temperature": 1.7,
+    "threshold": 0.5,
+    "sensitivity": 0.95,
+    "colours": {"mean": [0.5] * 6, "deviation": [0.1] * 6},
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +36,18 @@ def weights(network: models.Network) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def classifier(weights: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> SkinLesionClassifier:
-    artifacts = save(tmp_path_factory.mktemp("artifacts"), weights, architecture="resnet10", image_size=SIZE)
+    return load(tmp_path_factory.mktemp("artifacts"), weights, CONFIG)
+
+
+def load(folder: Path, weights: dict[str, np.ndarray], config: dict[str, Any]) -> SkinLesionClassifier:
     loaded = SkinLesionClassifier()
-    loaded.load_context(mlflow.pyfunc.PythonModelContext(artifacts, {}))
+    loaded.load_context(mlflow.pyfunc.PythonModelContext(save(folder, weights, config), {}))
     return loaded
+
+
+def scored(network: models.Network, packed: np.ndarray) -> np.ndarray:
+    """What the flow's `evaluate` makes of packed images."""
+    return calibration.calibrate(models.predict(network, packed, SIZE), CONFIG["temperature"])
 
 
 def photographs(height: int, width: int, n: int = 3) -> np.ndarray:
@@ -42,8 +59,32 @@ def test_a_packed_image_gets_the_probability_that_evaluation_gives_it(
 ) -> None:
     packed = photographs(224, 224)
     answer = classifier.predict(None, packed)
-    assert list(answer.columns) == ["probability"]
-    np.testing.assert_array_equal(answer["probability"], models.predict(network, packed, SIZE))
+    assert list(answer.columns) == ["probability", "malignant"]
+    np.testing.assert_array_equal(answer["probability"], scored(network, packed))
+
+
+def test_the_temperature_makes_a_sure_network_less_sure(
+    classifier: SkinLesionClassifier, network: models.Network
+) -> None:
+    packed = photographs(224, 224)
+    raw = models.predict(network, packed, SIZE)
+    assert np.all(np.abs(classifier.predict(None, packed)["probability"] - 0.5) < np.abs(raw - 0.5))
+
+
+def test_an_image_at_the_threshold_is_called_malignant(
+    weights: dict[str, np.ndarray], network: models.Network, tmp_path: Path
+) -> None:
+    packed = photographs(224, 224)
+    middle = float(np.sort(scored(network, packed))[1])
+    answer = load(tmp_path, weights, CONFIG | {"threshold": middle}).predict(None, packed)
+    assert answer["malignant"].dtype == bool
+    assert sorted(answer["malignant"]) == [False, True, True]
+    assert answer["malignant"].equals(answer["probability"] >= middle)
+
+
+def test_the_config_is_kept_to_the_last_digit(weights: dict[str, np.ndarray], tmp_path: Path) -> None:
+    config = CONFIG | {"temperature": 1.1 + 2e-16, "threshold": 1 / 3}
+    assert load(tmp_path, weights, config).config == config | {"classes": ["benign", "malignant"]}
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (300, 400), (224, 500), (40, 33)])
@@ -52,7 +93,7 @@ def test_images_of_other_sizes_are_fitted_as_when_the_data_set_is_packed(
 ) -> None:
     raw = photographs(height, width)
     fitted = np.stack([images.fit(image) for image in raw])
-    np.testing.assert_array_equal(classifier.predict(None, raw)["probability"], models.predict(network, fitted, SIZE))
+    np.testing.assert_array_equal(classifier.predict(None, raw)["probability"], scored(network, fitted))
 
 
 @pytest.mark.parametrize(
@@ -66,8 +107,8 @@ def test_one_image_and_lists_are_taken_as_a_batch(convert: Any, classifier: Skin
 
 def test_no_images_give_an_empty_table(classifier: SkinLesionClassifier) -> None:
     answer = classifier.predict(None, photographs(224, 224, n=0))
-    assert answer.shape == (0, 1)
-    assert answer["probability"].dtype == np.float64
+    assert answer.shape == (0, 2)
+    assert list(answer.dtypes) == [np.float64, bool]
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from skinlib.calibration import calibrate
-from skinlib.evaluation import auroc, binary_metrics, decision_curve, operating_threshold, report
+from skinlib.evaluation import auroc, binary_metrics, decision_curve, figures, operating_threshold, report
 from skinlib.intervals import delong
+from tests.unit import results
 
 LABELS = np.array([0, 0, 0, 1, 1])
 PROBABILITIES = np.array([0.1, 0.5, 0.3, 0.7, 0.2])
@@ -267,3 +268,23 @@ def test_of_a_single_class_what_is_undefined_is_none(label: int) -> None:
 def test_there_is_no_average_precision_without_a_malignant_image() -> None:
     scores = report(np.zeros(9), np.arange(9) / 9, 0.5, groups=np.arange(9))["all"]
     assert scores["average_precision"] == {"value": None, "interval": None}
+
+
+def test_figures_are_those_of_the_report_by_name():
+    full = results.report()
+    flat = figures(full)
+    scores = full["all"]
+    assert [flat["auroc"], flat["auroc_low"], flat["auroc_high"]] == [
+        scores["auroc"]["value"],
+        *scores["auroc"]["interval"],
+    ]
+    assert flat["above_shortcut"] == scores["shortcut"]["difference"]["value"]
+    assert flat["auroc_without_twins"] == full["without_twins"]["auroc"]["value"]
+    assert flat["ece"] == scores["calibration"]["after"]["ece"]
+    assert flat["specificity"] == scores["operating_point"]["specificity"]["value"]
+
+
+def test_figures_leave_out_what_the_report_does_not_have():
+    flat = figures(results.report("bare"))
+    assert not [name for name in flat if "shortcut" in name or "twins" in name]
+    assert figures(results.report("benign"))["auroc"] is None

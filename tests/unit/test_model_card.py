@@ -10,8 +10,8 @@ PAIR = ("train/benign/1.jpg", "test/benign/2.jpg")
 FACTS = {
     "name": "resnet18-128px-1a2b3c4d",
     "synthetic": False,
-    "data": {
-        "url": "s3://some-bucket/skin-lesions",
+    "url": "s3://some-bucket/skin-lesions",
+    "manifest": {
         "hash": "9f2c" * 16,
         "counts": {"train": {"benign": 1152, "malignant": 958}, "test": {"benign": 288, "malignant": 239}},
         "rejected": [{"key": "train/benign/7.jpg", "reason": "truncated"}],
@@ -23,24 +23,21 @@ FACTS = {
         "label_conflicts": [],
         "doubtful_labels": [PAIR] * 3,
     },
-    "split": {"train": 1793, "validation": 317, "test": 527},
+    "split": {"train": range(1793), "validation": range(317), "test": range(527)},
     "trial": Trial().model_dump(),
-    "training": {
-        "trials": 4,
+    "n_trials": 4,
+    "result": {
         "best_epoch": 57,
         "validation_auroc": 0.9325,
         "setting": {"device": "cuda:0", "name": "NVIDIA H100 80GB HBM3", "threads": 16, "precision": "bfloat16"},
-        "temperature": 1.217,
-        "target_sensitivity": 0.95,
     },
+    "classifier": {"temperature": 1.217, "sensitivity": 0.95},
     "report": results.report(),
     "stress": results.STRESS,
-    "code": {
-        "commit": "7ca6f7c2ab" * 4 + "+changes",
-        "run": "SkinLesionFlow/1763900000000000",
-        "seed": 11,
-        "versions": {"python": "3.12.3", "torch": "2.15.0"},
-    },
+    "commit": "7ca6f7c2ab" * 4 + "+changes",
+    "run": "SkinLesionFlow/1763900000000000",
+    "seed": 11,
+    "versions": {"python": "3.12.3", "torch": "2.15.0"},
 }
 
 
@@ -161,15 +158,14 @@ def test_card_of_synthetic_images_says_so_first_and_claims_nothing_about_skin():
 
 
 def test_unknown_commit_is_called_unknown():
-    card = model_card.render(FACTS | {"code": FACTS["code"] | {"commit": None}})
+    card = model_card.render(FACTS | {"commit": None})
     assert "Commit `unknown`" in card
 
 
 def test_a_usual_card_fits_into_mlflow_s_description():
     rows = [results.STRESS[1] | {"name": name} for name in ("unchanged", *stress.SHIFTS)]
     packages = ("python", "torch", "torchvision", "numpy", "scikit-learn", "metaflow", "mlflow")
-    code = FACTS["code"] | {"versions": dict.fromkeys(packages, "12.10.13")}
-    card = model_card.render(FACTS | {"stress": rows, "code": code})
+    card = model_card.render(FACTS | {"stress": rows, "versions": dict.fromkeys(packages, "12.10.13")})
     assert model_card.excerpt(card) == card
 
 

@@ -12,10 +12,20 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from skinlib import images, models, registry, tracking
+from skinlib import calibration, images, model_card, models, registry, tracking
+from skinlib.errors import TrackingError
 from tests.servers.mlflow import MlflowServer
 
 SIZE = 32
+CONFIG = {
+    "architecture": "resnet10",
+    "image_size": SIZE,
+    "temperature": 1.7,
+    "threshold": 0.5,
+    "sensitivity": 0.95,
+    "colours": {"mean": [0.5] * 6, "deviation": [0.1] * 6},
+}
+CARD = "# Model card: resnet10\n" + "| AUROC | 0.912 |\n" * 500
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +52,10 @@ def registered(
 def register(run: tracking.RecordedRun, weights: dict[str, np.ndarray], **overrides: Any) -> dict[str, str]:
     arguments: dict[str, Any] = {
         "weights": weights,
-        "architecture": "resnet10",
-        "image_size": SIZE,
+        "config": CONFIG,
         "data_hash": "0123456789abcdef",
         "metrics": {"auroc": 0.91234, "n": 60, "sensitivity": None},
+        "model_card": CARD,
         "synthetic": True,
     }
     return registry.register(run, "skin-lesion", "key", **(arguments | overrides))
@@ -63,10 +73,8 @@ def test_the_winner_becomes_a_described_champion(
         "alias": "champion",
     }
     assert found.run_id == run["run_id"]
-    assert found.description == (
-        "Trained on SYNTHETIC images, for trying out only. Benign or malignant, from photographs: resnet10 "
-        "at 32 px, data 0123456789ab. On the test set: auroc 0.9123, n 60."
-    )
+    assert found.description == model_card.excerpt(CARD)
+    assert len(found.description) <= 5000 < len(CARD)
     assert found.tags == {
         "skinlib.run": "key",
         "skinlib.data_hash": "0123456789abcdef",
@@ -74,6 +82,18 @@ def test_the_winner_becomes_a_described_champion(
         "skinlib.test.auroc": "0.9123",
         "skinlib.test.n": "60",
     }
+
+
+def test_the_whole_model_card_lies_with_the_run_and_with_the_model(
+    mlflow_server: MlflowServer,
+    registered: tuple[tracking.RecordedRun, dict[str, str]],
+    downloaded: Path,
+    tmp_path: Path,
+) -> None:
+    run, _ = registered
+    found = MlflowClient(mlflow_server.uri).download_artifacts(run["run_id"], "model_card.md", str(tmp_path))
+    assert Path(found).read_text() == CARD
+    assert (downloaded / "model_card.md").read_text() == CARD
 
 
 def test_registering_again_makes_no_second_version(
@@ -97,7 +117,7 @@ def test_registering_goes_on_where_a_killed_task_stopped(
     def killed(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
-    for method in ("log_model_artifacts", "create_model_version", "set_registered_model_alias"):
+    for method in ("log_text", "log_model_artifacts", "create_model_version", "set_registered_model_alias"):
         with monkeypatch.context() as attempt:
             attempt.setattr(MlflowClient, method, killed)
             with pytest.raises(KeyboardInterrupt):
@@ -152,17 +172,19 @@ def test_the_model_loads_and_agrees_where_there_is_nothing_of_ours(
     code = """
 import json, pathlib, sys
 sys.path.insert(0, ".")  # Where the other skinlib lies.
-for name in ("metaflow", "boto3", "obstore", "matplotlib", "sklearn"):
+for name in ("metaflow", "boto3", "obstore", "matplotlib", "sklearn", "scipy"):
     sys.modules[name] = None  # Importing it fails.
 import mlflow, numpy as np
 folder = sys.argv[1]
 model = mlflow.pyfunc.load_model(folder)
 with np.load("images.npz") as images:
-    answers = [list(model.predict(images[name])["probability"]) for name in ("packed", "raw")]
+    tables = [model.predict(images[name]) for name in ("packed", "raw")]
+answers = [list(table["probability"]) for table in tables]
+called = [table["malignant"].tolist() for table in tables]
 example = pathlib.Path(folder, "serving_input_example.json").read_text()
 served = mlflow.models.validate_serving_input(folder, example)
 import skinlib
-print(json.dumps({"answers": answers, "served": len(served), "skinlib": skinlib.__file__}))
+print(json.dumps({"answers": answers, "called": called, "served": len(served), "skinlib": skinlib.__file__}))
 """
     # -I: neither PYTHONPATH nor the user's packages.
     done = subprocess.run(
@@ -178,8 +200,61 @@ print(json.dumps({"answers": answers, "served": len(served), "skinlib": skinlib.
     assert Path(found["skinlib"]).is_relative_to(downloaded)
     assert found["served"] == 2
     fitted = np.stack([images.fit(image) for image in raw])
-    expected = [list(models.predict(network, batch, SIZE)) for batch in (packed, fitted)]
+    raw_answers = [models.predict(network, batch, SIZE) for batch in (packed, fitted)]
+    expected = np.stack([calibration.calibrate(answer, CONFIG["temperature"]) for answer in raw_answers])
     np.testing.assert_allclose(found["answers"], expected, rtol=1e-5)
+    assert found["called"] == (expected >= CONFIG["threshold"]).tolist()
+
+
+def test_a_loaded_model_scores_any_number_of_images_as_the_flow_does(
+    registered: tuple[tracking.RecordedRun, dict[str, str]],
+    network: models.Network,
+    mlflow_server: MlflowServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
+    monkeypatch.setattr(registry, "_BLOCK", 64)
+    before = mlflow.get_tracking_uri()
+    served = registry.load("models:/skin-lesion@champion")
+    assert mlflow.get_tracking_uri() == before
+    assert served.config == CONFIG | {"classes": ["benign", "malignant"]}
+    packed = np.random.default_rng(0).integers(0, 256, (70, 224, 224, 3), np.uint8)
+    expected = calibration.calibrate(models.predict(network, packed, SIZE), CONFIG["temperature"])
+    np.testing.assert_array_equal(served.predict(packed), expected)
+    assert served.predict(packed[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("skin-lesion", "'skin-lesion' is not the name of a registered model; "),
+        ("models:/nothing@champion", " has no models:/nothing@champion; "),
+        ("models:/skin-lesion@nobody", " has no models:/skin-lesion@nobody; "),
+        ("models:/skin-lesion/99", " has no models:/skin-lesion/99; "),
+        ("models:/skin-lesion", " has no models:/skin-lesion; "),
+    ],
+)
+def test_a_model_that_is_not_there_is_named_in_one_sentence(
+    name: str, sentence: str, registered: Any, mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri.replace("://", "://ada:s3cret@"))
+    with pytest.raises(TrackingError) as error:
+        registry.load(name)
+    assert sentence in str(error.value)
+    assert str(error.value).endswith("models:/NAME@ALIAS or models:/NAME/VERSION.")
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_model_of_before_temperature_and_threshold_is_refused_in_one_sentence(
+    tmp_path: Path, weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = tracking.start_run("old", "key", name="run", params={}, tags={})
+    older = {"architecture": "resnet10", "image_size": SIZE, "threshold": 0.5}
+    register(run, weights, config=older)
+    with pytest.raises(TrackingError, match=r"^models:/skin-lesion/1 was registered without [^.]*\.$"):
+        registry.load("models:/skin-lesion/1")
 
 
 def photographs(height: int, width: int) -> np.ndarray:
