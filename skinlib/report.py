@@ -1,19 +1,14 @@
-"""Pictures of data and results, and the Metaflow cards that show them.
+"""The Metaflow cards of a run: what each step found, in words, tables and pictures.
 
-A figure function takes data and returns a `matplotlib.figure.Figure` that belongs to no global state. A card
-function fills `current.card["id"]`. Nothing is said by colour alone; colours are those of Okabe and Ito
-(https://jfly.uni-koeln.de/color/). Everywhere here
+A card function fills `current.card["id"]`. Everywhere here
 
     labels          int (N,), index into `CLASSES`, so that 1 is malignant
     probabilities   float (N,) of being malignant, 0 to 1
-    threshold       a probability at or above it is called malignant
     images          uint8 (N, height, width, 3)
     histories       by trial key, the records of its epochs as in `TrialResult.history`
-    leaderboard     a row a trial, as from `selection.leaderboard`: best first, failed last with NaN as AUROC
 """
 
 import io
-import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -21,159 +16,135 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from metaflow.cards import Image, Markdown, ProgressBar, Table, VegaChart
 
+from skinlib import figures
+from skinlib.console import estimate, number
 from skinlib.dataset import CLASSES
+from skinlib.evaluation import SENSITIVITIES, SPECIFICITIES
+from skinlib.figures import BLUE, VERMILION, Histories, History, Record
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
 Card: TypeAlias = Any  # of which only append(component) and refresh() are used
-Record: TypeAlias = Mapping[str, Any]
-History: TypeAlias = Sequence[Record]
-Histories: TypeAlias = Mapping[str, History]
 
-BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#767676"
-CLASS_STYLES = ({"color": BLUE}, {"color": VERMILION, "hatch": "///"})
-# Colour, line and marker of the best trials; the others are grey, since nobody can tell more lines apart.
-TRIAL_STYLES = ((BLUE, "-", "o"), (VERMILION, "--", "s"), ("#009E73", "-.", "^"), ("#CC79A7", ":", "D"))
-DRAWN_TRIALS = 16  # more rows are not legible in the 500 pixels of height that a card gives a picture
-GRID_COLUMNS = 8
-SHOWN_MISTAKES = 16
-SHOWN_REJECTED = 50
+SHOWN_FILES = 50  # and pairs of files
 REFRESH_SECONDS = 5.0  # each refresh starts a Python process
 LIVE_CURVES = {"AUROC": ["validation_auroc"], "loss": ["validation_loss", "train_loss"]}
 SYNTHETIC = "**These images are synthetic.** Results on them show that the pipeline works and nothing else."
-MEANINGS = {
-    "threshold": "probability from which an image is called malignant",
-    "auroc": "chance that a malignant image scores above a benign one",
-    "accuracy": "share of all images called rightly",
-    "sensitivity": "share of malignant images called malignant",
-    "specificity": "share of benign images called benign",
+AUDIT = {
+    "label_conflicts": (
+        "Contradicting labels",
+        "The same pixels in both classes: at least one of the two labels is wrong, and no model can learn both.",
+    ),
+    "doubtful_labels": (
+        "Doubtful labels",
+        "Nearly the same picture in both classes: probably one lesion with a wrong label; look at both.",
+    ),
+    "leaks": (
+        "Leaks",
+        "A test image with a twin in training: the model may know it by heart. Test results are also given without.",
+    ),
+    "exact_duplicates": ("Exact duplicates", "The same pixels twice: they count double and teach nothing new."),
+    "near_duplicates": (
+        "Near-duplicates",
+        "One lesion photographed twice, or one photograph turned, cropped or saved again: kept on one side of the "
+        "line between training and validation.",
+    ),
 }
+SHORTCUT = (
+    "A logistic regression on nothing but each image's mean and deviation of red, green and blue: it has seen no lesion"
+)
+# What a metric is called, where it stands in SCORES of `evaluation.report`, and what it means.
+Metric: TypeAlias = tuple[str, tuple[str | int, ...], str]
+RANKING: list[Metric] = [
+    ("AUROC", ("auroc",), "chance that a malignant image scores above a benign one"),
+    ("AUROC of colour alone", ("shortcut", "auroc"), "the same without having seen a lesion"),
+    ("difference", ("shortcut", "difference"), "between the two on the same images (DeLong)"),
+    ("average precision", ("average_precision",), "precision, averaged over all sensitivities"),
+    *(
+        (
+            f"{measured} at {at:.0%} {given}",
+            (f"{measured}_at_{given}", i),
+            f"share of {theirs} images called so, when {at:.0%} of {others} ones are",
+        )
+        for measured, theirs, given, others, levels in (
+            ("specificity", "benign", "sensitivity", "malignant", SENSITIVITIES),
+            ("sensitivity", "malignant", "specificity", "benign", SPECIFICITIES),
+        )
+        for i, at in enumerate(levels)
+    ),
+]
+OPERATING_POINT: list[Metric] = [
+    ("sensitivity", ("operating_point", "sensitivity"), "share of malignant images called malignant"),
+    ("specificity", ("operating_point", "specificity"), "share of benign images called benign"),
+    ("accuracy", ("operating_point", "accuracy"), "share of all images called rightly"),
+]
+CALIBRATION: list[Metric] = [
+    (f"{name} {when} scaling", ("calibration", when, key), meaning)
+    for when in ("before", "after")
+    for name, key, meaning in (
+        ("Brier score", "brier", "mean squared error of the probability; 0 is perfect"),
+        ("ECE", "ece", "mean distance of predicted and observed shares, in 15 bins"),
+        ("ECE by chance", "ece_noise", "95% of perfectly calibrated models would show less"),
+    )
+]
+CALLS = {(1, False): "missed", (0, True): "false alarm", (1, True): "found", (0, False): "cleared"}
+GRAD_CAM = """Each image stands beside its Grad-CAM: the brighter, the more that part spoke for what the model called
+the image; the line encloses what spoke at least half as much as the strongest part. *Missed* is malignant but called
+benign, a *false alarm* is benign but called malignant; *found* and *cleared* are right. Of each kind the surest calls
+are shown, so these are no typical images.
+
+What this does not prove: the map is coarse (a cell is 32 pixels of what the network sees); it shows where the model
+looked and not what it saw there; and heat on the lesion does not make the reason a medical one, since colour alone
+would look the same. Heat beside the lesion, on hair, a ruler or a dark corner, is a warning. No heat at all means that
+nothing in the last layers spoke for the call."""
 
 
-def counts_figure(counts: Mapping[str, Mapping[str, int]]) -> "Figure":
-    """Draw the number of images by split and class, as in `Manifest.summary()["counts"]`."""
-    bars = [(split, name, n) for split, by_class in counts.items() for name, n in by_class.items()]
-    figure, axes = _figure(0.3 + 0.4 * len(bars))
-    for row, (_, name, n) in enumerate(bars):
-        axes.barh(row, n, edgecolor="white", **CLASS_STYLES[CLASSES.index(name)])
-        axes.annotate(f"{n:,}", (n, row), xytext=(5, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(bars)), [f"{split}, {name}" for split, name, _ in bars])
-    axes.set(xticks=[], title="images")
-    axes.invert_yaxis()
-    return figure
+def ingest_card(
+    card: Card,
+    summary: Record,
+    audit: Record,
+    images: np.ndarray,
+    labels: np.ndarray,
+    shortcut_auroc: float | None,
+    synthetic: bool,
+) -> None:
+    """Show what the data consist of and what is wrong with them.
 
-
-def image_grid(images: np.ndarray, labels: np.ndarray, captions: Sequence[str]) -> "Figure":
-    """Draw images, captioned and framed by class; up to 24 stay legible in a card."""
-    lines = 1 + max(caption.count("\n") for caption in captions)
-    rows = math.ceil(len(images) / GRID_COLUMNS)
-    figure, grid = _figure(rows * (1 + 0.18 * lines), rows, GRID_COLUMNS, squeeze=False)
-    for axes in grid.flat[len(images) :]:
-        axes.set_axis_off()
-    for axes, image, label, caption in zip(grid.flat, images, labels, captions, strict=False):
-        axes.imshow(image)
-        axes.set(xticks=[], yticks=[])
-        axes.spines[:].set(visible=True, color=CLASS_STYLES[label]["color"], linewidth=2.5)
-        axes.set_title(caption, fontsize=9, pad=4)
-    return figure
-
-
-def roc_figure(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> "Figure":
-    """Draw the ROC curve, its area and the operating point, or say that one class alone has none."""
-    from sklearn.metrics import roc_auc_score, roc_curve
-
-    figure, axes = _figure(5)
-    if len(present := np.unique(labels)) < 2:
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, f"No ROC curve: all images are {CLASSES[present[0]]}.", ha="center")
-        return figure
-    _, ((specificity, _), (_, sensitivity)) = _confusion(labels, probabilities, threshold)
-    words = f"threshold {threshold:.2f}\nsensitivity {sensitivity:.3f}\nspecificity {specificity:.3f}"
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle=":")
-    axes.text(0.62, 0.57, "chance", color=GREY)
-    axes.plot(*roc_curve(labels, probabilities)[:2], color=BLUE, linewidth=2)
-    axes.plot(1 - specificity, sensitivity, "o", color=VERMILION, markersize=9)
-    axes.text(1.03 - specificity, sensitivity - 0.04, words, va="top")
-    axes.set_title(f"AUROC {roc_auc_score(labels, probabilities):.3f}")
-    axes.set(xlabel="1 - specificity (false positives)", ylabel="sensitivity (true positives)", aspect=1)
-    return figure
-
-
-def confusion_figure(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> "Figure":
-    """Draw the confusion matrix at `threshold`: counts, and their shares of the true class."""
-    counts, shares = _confusion(labels, probabilities, threshold)
-    figure, axes = _figure(3.4)
-    axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=1.2, aspect="auto")
-    for (truth, called), share in np.ndenumerate(shares):
-        words = f"no {CLASSES[truth]} image" if np.isnan(share) else f"{share:.1%} of {CLASSES[truth]}"
-        style = {"ha": "center", "color": "white" if share > 0.6 else "black"}
-        axes.text(called, truth, f"{counts[truth, called]:,}", fontsize=20, **style)
-        axes.text(called, truth + 0.25, words, **style)
-    axes.set_xticks([0, 1], [f"called {name} at threshold {threshold:.2f}" for name in CLASSES])
-    axes.set_yticks([0, 1], CLASSES)
-    axes.tick_params(length=0, labelbottom=False, labeltop=True)
-    axes.spines[:].set_visible(False)
-    return figure
-
-
-def score_histogram(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> "Figure":
-    """Draw how the probabilities of each class lie around `threshold`."""
-    figure, rows = _figure(4.4, 2, sharex=True)
-    for label, axes in enumerate(rows):
-        scores = probabilities[labels == label]
-        axes.hist(scores, bins=np.linspace(0, 1, 26), edgecolor="white", **CLASS_STYLES[label])
-        axes.axvline(threshold, color="black", linestyle="--")
-        called = f"{np.sum(scores >= threshold):,} called malignant at threshold {threshold:.2f}"
-        axes.set_title(f"{CLASSES[label]}: {len(scores):,} images, {called}", loc="left", fontsize=11)
-        axes.set(ylabel="images", xlim=(0, 1))
-    axes.set_xlabel("predicted probability of malignant")
-    return figure
-
-
-def search_figure(leaderboard: "pd.DataFrame", histories: Histories, best_key: str) -> "Figure":
-    """Draw the validation AUROC of the first 16 trials: of every epoch at the left, the best at the right."""
-    figure, (curves, results) = _figure(5, 1, 2)
-    shown = leaderboard.head(DRAWN_TRIALS)
-    for row, trial in enumerate(shown.to_dict("records")):
-        colour, line, marker = TRIAL_STYLES[row] if row < len(TRIAL_STYLES) else (GREY, "-", ".")
-        history, best = histories[trial["trial"]], trial["trial"] == best_key
-        epochs, aurocs = ([epoch[name] for epoch in history] for name in ("epoch", "validation_auroc"))
-        style = {"color": colour, "linestyle": line, "linewidth": 3 if best else 1, "zorder": -row}
-        curves.plot(epochs, aurocs, marker=marker, markersize=5, **style)
-        auroc = trial["validation_auroc"]
-        if math.isnan(auroc):
-            results.text(0.03, row, trial["status"], va="center", transform=results.get_yaxis_transform())
-            continue
-        results.plot(auroc, row, color=colour, marker=marker, markersize=8)
-        words = f"{auroc:.3f} best" if best else f"{auroc:.3f}"
-        results.annotate(words, (auroc, row), xytext=(9, 0), textcoords="offset points", va="center")
-    results.set_yticks(range(len(shown)), shown["trial"], fontsize=9)
-    results.set(xlabel="best validation AUROC", ylim=(len(shown) - 0.5, -0.5))
-    results.set_title(f"{len(shown)} of {len(leaderboard)} trials")
-    results.margins(x=0.4)
-    results.grid(axis="y", color="#dddddd")
-    curves.set(xlabel="epoch", ylabel="validation AUROC")
-    curves.xaxis.get_major_locator().set_params(integer=True)
-    return figure
-
-
-def ingest_card(card: Card, summary: Record, images: np.ndarray, labels: np.ndarray, synthetic: bool) -> None:
-    """Show the data of a `Manifest.summary`: counts, some images, what was rejected and why, and the hash."""
+    Args:
+        card: to fill.
+        summary: from `Manifest.summary`.
+        audit: from `Audit.to_dict`: lists of pairs of keys by the names in `AUDIT`, `n_groups`, `statistics`.
+        images: some examples, up to 24.
+        labels: theirs.
+        shortcut_auroc: what colour alone reaches on the validation images, None if undefined.
+        synthetic: whether the images are the generated sample.
+    """
     counts, rejected = summary["counts"], summary["rejected"]
     card.append(Markdown(f"# Data: {summary['n_images']:,} images\n\n{SYNTHETIC if synthetic else ''}"))
     rows = [[split, *(of[name] for name in CLASSES), sum(of.values())] for split, of in counts.items()]
     card.append(_table(rows, ["split", *CLASSES, "all"]))
-    card.append(_picture(counts_figure(counts)))
+    card.append(_picture(figures.counts_figure(counts)))
     card.append(Markdown("## Examples"))
-    card.append(_picture(image_grid(images, labels, [CLASSES[label] for label in labels]), "jpeg"))
-    card.append(Markdown(f"## Rejected: {len(rejected):,}" if rejected else "Nothing was rejected."))
-    if rejected:
-        rows = [[file["key"], file["reason"]] for file in rejected[:SHOWN_REJECTED]]
-        card.append(_table(rows, ["file", "reason"]))
-    if len(rejected) > SHOWN_REJECTED:
-        card.append(Markdown(f"The other {len(rejected) - SHOWN_REJECTED:,} are in the manifest."))
+    card.append(_picture(figures.image_grid(images, labels, [CLASSES[label] for label in labels]), "jpeg"))
+    words = f"{SHORTCUT}. What a model has learnt of lesions is at most what it reaches above this."
+    card.append(Markdown(f"## Colour alone: AUROC {number(shortcut_auroc)} on the validation images\n\n{words}"))
+    classes = {
+        f"{split}, {name}": of for split, by_class in audit["statistics"].items() for name, of in by_class.items()
+    }
+    names = next(iter(classes.values()))
+    rows = [[name, *(number(of[name]) for of in classes.values())] for name in names]
+    card.append(_table(rows, ["mean over the images, of 1", *classes]))
+    words = f"The images form {audit['n_groups']:,} groups; a group is joined by duplicates, and probably one lesion."
+    card.append(Markdown(f"## Audit\n\n{words}"))
+    rows = [[title, len(audit[name]), meaning] for name, (title, meaning) in AUDIT.items()]
+    card.append(_table(rows, ["finding", "pairs", "meaning"]))
+    for name, (title, _) in AUDIT.items():
+        _files(card, title, audit[name], ["one image", "the other"], "audit")
+    if not rejected:
+        card.append(Markdown("Nothing was rejected."))
+    _files(card, "Rejected", [(file["key"], file["reason"]) for file in rejected], ["file", "reason"], "manifest")
     card.append(Markdown(f"Manifest `{summary['hash']}` names these images, wherever they lie."))
 
 
@@ -205,10 +176,18 @@ class TrainingCard:
         if time.monotonic() - self._refreshed >= REFRESH_SECONDS:
             self._refresh()
 
-    def finish(self, status: str, reason: str) -> None:
-        """Show how the trial ended, as in `TrialResult`, and refresh at once."""
+    def finish(self, status: str, reason: str, above_shortcut: Record) -> None:
+        """Show how the trial ended and how it stands to colour alone, and refresh at once.
+
+        Args:
+            status: as in `TrialResult`.
+            reason: as there.
+            above_shortcut: from `selection.against_shortcut`, empty for a failed trial.
+        """
         words = reason.replace("<", "< ")  # or the card would take what follows for HTML
-        self._heading.update(f"# Training: {status}\n\n{words}\n\n{self._summary}")
+        note = _versus_shortcut(*_compared(above_shortcut)) if above_shortcut else ""
+        parts = [f"# Training: {status}", words, self._summary, note]
+        self._heading.update("\n\n".join(part for part in parts if part))
         self._refresh()
 
     def _refresh(self) -> None:
@@ -216,22 +195,35 @@ class TrainingCard:
         self._refreshed = time.monotonic()
 
 
-def select_card(card: Card, leaderboard: "pd.DataFrame", histories: Histories, best_key: str) -> None:
-    """Show the search: a picture, a table of all trials with the best marked, and why trials failed."""
-    failed = leaderboard.loc[leaderboard["validation_auroc"].isna(), ["trial", "status", "reason"]]
-    card.append(Markdown(f"# Search: {len(leaderboard)} trials, {len(failed)} failed"))
-    card.append(_picture(search_figure(leaderboard, histories, best_key)))
-    table = leaderboard.drop(columns=["status", "reason"]).astype(object)
-    table["trial"] = table["trial"].replace(best_key, f"{best_key} (best)")
-    table["validation_auroc"] = table["validation_auroc"].map("{:.3f}".format, na_action="ignore")
-    results = ("trial", "validation_auroc", "best_epoch", "epochs_trained", "seconds")
-    same = [name for name in table if name not in results and table[name].nunique() == 1]
-    varied = table.drop(columns=same)
-    card.append(_table(varied.to_numpy(), [_words(name) for name in varied]))
-    if same:
+def select_card(card: Card, leaderboard: "pd.DataFrame", histories: Histories, reason: str) -> None:
+    """Show the search: why the first row of a leaderboard was chosen, a picture, all trials, and why some failed.
+
+    Args:
+        card: to fill.
+        leaderboard: from `selection.leaderboard`, the chosen trial first; NaN stands for what a failed trial lacks.
+        histories: of every trial.
+        reason: a sentence that says why the first was chosen.
+    """
+    failed = leaderboard.loc[leaderboard["status"] != "finished", ["trial", "status", "reason"]]
+    chosen = leaderboard.iloc[0]
+    card.append(Markdown(f"# Search: {len(leaderboard)} trials, {len(failed)} failed\n\n{reason}"))
+    compared = "Validation images chose it, so expect a little less on others."
+    card.append(Markdown(f"{_versus_shortcut(*_compared(chosen))} {SHORTCUT}. {compared}"))
+    card.append(_picture(figures.search_figure(leaderboard, histories)))
+    trials = leaderboard.to_dict("records")
+    names = [f"{chosen['trial']} (chosen)", *leaderboard["trial"][1:]]
+    hyperparameters = list(leaderboard.columns[list(leaderboard.columns).index("seconds") + 1 :])
+    varied = [name for name in hyperparameters if leaderboard[name].nunique(dropna=False) > 1]
+    rows = [[name, *_comparison(trial)] for name, trial in zip(names, trials, strict=True)]
+    heads = ["validation AUROC", "behind best (std. error)", "above colour alone", "multiply-adds"]
+    card.append(_table(rows, ["trial", *heads]))
+    card.append(Markdown("## How they were trained"))
+    shown = [*varied, "best_epoch", "epochs_trained", "seconds"]
+    rows = [[name, *(trial[column] for column in shown)] for name, trial in zip(names, trials, strict=True)]
+    card.append(_table(rows, ["trial", *map(_words, shown)]))
+    if same := [[_words(name), chosen[name]] for name in hyperparameters if name not in varied]:
         card.append(Markdown("## The same in every trial"))
-        rows = [[_words(name), table[name].iloc[0]] for name in same]
-        card.append(_table(rows, ["hyperparameter", "value"]))
+        card.append(_table(same, ["hyperparameter", "value"]))
     if len(failed):
         card.append(Markdown("## Failed trials"))
         card.append(_table(failed.to_numpy(), list(failed)))
@@ -239,44 +231,171 @@ def select_card(card: Card, leaderboard: "pd.DataFrame", histories: Histories, b
 
 def evaluate_card(
     card: Card,
+    report: Record,
     labels: np.ndarray,
     probabilities: np.ndarray,
-    metrics: Record,
-    title: str,
+    *,
+    stress: Sequence[Record],
+    examples: np.ndarray,
     images: np.ndarray,
+    heat: np.ndarray,
+    title: str,
+    model_card: str,
     synthetic: bool,
 ) -> None:
-    """Show a model on test images: `metrics` as from `binary_metrics`, pictures, and its mistakes."""
-    threshold = metrics["threshold"]
+    """Show all that is known of a model on the test images.
+
+    Args:
+        card: to fill.
+        report: from `evaluation.report`.
+        labels: of all test images.
+        probabilities: of all test images, as they are served.
+        stress: from `stress.table`.
+        examples: int (k,), which of the test images are shown, up to 16, as from `saliency.examples`.
+        images: uint8 (k, 224, 224, 3), those.
+        heat: float32 (k, 224, 224), theirs from `saliency.grad_cam`.
+        title: of the model, such as its trial's key.
+        model_card: in Markdown.
+        synthetic: whether the images are the generated sample.
+    """
+    scores, threshold = report["all"], report["threshold"]
+    point = scores["operating_point"]
+    columns = {"all test images": scores}
+    if report["without_twins"] is not None:
+        columns["without twins in training"] = report["without_twins"]
+
     card.append(Markdown(f"# Test: {title}\n\n{SYNTHETIC if synthetic else ''}"))
-    rows = [[_words(name), value, MEANINGS.get(name, "")] for name, value in metrics.items()]
-    card.append(_table(rows, ["metric", "value", "meaning"]))
-    for draw in (roc_figure, confusion_figure, score_histogram):
-        card.append(_picture(draw(labels, probabilities, threshold)))
-    mistakes = np.flatnonzero((probabilities >= threshold) != labels)
-    card.append(Markdown(f"## Mistakes: {len(mistakes):,} of {len(labels):,}, the surest first"))
-    if len(mistakes):
-        error = np.abs(labels - probabilities)[mistakes]
-        surest = mistakes[np.argsort(-error, kind="stable")[:SHOWN_MISTAKES]]
-        captions = [f"{CLASSES[labels[i]]}\nscored {probabilities[i]:.2f}" for i in surest]
-        card.append(_picture(image_grid(images[surest], labels[surest], captions), "jpeg"))
+    card.append(Markdown(_headline(report)))
+    _metrics(card, columns, RANKING)
+    card.append(_picture(figures.roc_figure(scores)))
+
+    missed, alarms = point["false_negatives"], point["false_positives"]
+    words = f"At {threshold:.3f} or above an image is called malignant. The threshold was chosen on validation images."
+    mistakes = f"{missed:,} of {scores['n_malignant']:,} malignant test images were missed; {alarms:,} of "
+    mistakes += f"{scores['n'] - scores['n_malignant']:,} benign ones were false alarms."
+    card.append(Markdown(f"## Operating point: {threshold:.3f}\n\n{words} {mistakes}"))
+    _metrics(card, columns, OPERATING_POINT)
+    card.append(_picture(figures.confusion_figure(labels, probabilities, threshold)))
+    card.append(_picture(figures.score_histogram(labels, probabilities, threshold)))
+
+    words = "What a call is worth depends on how common malignant lesions are among those who are looked at."
+    card.append(Markdown(f"## Predictive values\n\n{words}"))
+    values = [
+        [f"{of['prevalence']:.0%}", estimate(of["ppv"]), estimate(of["npv"])] for of in point["predictive_values"]
+    ]
+    called = ["PPV: share of those called malignant that are", "NPV: share of those called benign that are"]
+    card.append(_table(values, ["malignant among all", *called]))
+    words = """Net benefit counts true positives per image, less false alarms at the price that goes with the \
+probability at which one would act. A model is of use where its line is the highest. It holds for as many malignant \
+images as there are here, far more than in practice."""
+    card.append(Markdown(f"## Decision curve\n\n{words}"))
+    card.append(_picture(figures.decision_figure(scores["decision_curve"], threshold)))
+
+    words = "Of the images that were given a probability of 0.8, about 80% should be malignant."
+    if scores["calibration"]["before"] is not None:
+        words += " The temperature that scales them was fitted on validation images."
+    card.append(Markdown(f"## Calibration\n\n{words}"))
+    _metrics(card, columns, CALIBRATION)
+    card.append(_picture(figures.reliability_figure(scores["calibration"])))
+
+    words = "The same test images as another camera, clinic or hand would have made them."
+    card.append(Markdown(f"## Under stress\n\n{words}"))
+    card.append(_picture(figures.stress_figure(stress)))
+    names = ("auroc", "auroc_change", "sensitivity", "specificity", "probability_change")
+    rows = [[row["name"], *(number(row[name]) for name in names)] for row in stress]
+    heads = ["images", "AUROC", "its change", "sensitivity", "specificity", "mean change of the probability"]
+    card.append(_table(rows, heads))
+
+    card.append(Markdown(f"## Where it looked\n\n{GRAD_CAM}"))
+    if len(examples):
+        truths, shown = labels[examples], probabilities[examples]
+        called_malignant = shown >= threshold
+        captions = [
+            f"{CALLS[int(truth), bool(call)]}, scored {probability:.2f}"
+            for truth, call, probability in zip(truths, called_malignant, shown, strict=True)
+        ]
+        card.append(_picture(figures.heat_grid(images, heat, truths, captions), "jpeg"))
+    card.append(Markdown(model_card))
 
 
-def _figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple["Figure", Any]:
-    from matplotlib.figure import Figure
+def _headline(report: Record) -> str:
+    scores = report["all"]
+    images = f"{scores['n']:,} test images, {scores['n_malignant']:,} of them malignant"
+    parts = [f"**AUROC {estimate(scores['auroc'])}** on {images}; in brackets 95% intervals."]
+    if (shortcut := scores["shortcut"]) is not None:
+        parts.append(f"{_versus_shortcut(shortcut['auroc'], shortcut['difference'])} {SHORTCUT}.")
+    n = report["n_twins"]
+    if n is None:
+        parts.append("Nobody looked for near-duplicates of test images in training.")
+    elif n == 0:
+        parts.append("No test image has a near-duplicate in training.")
+    else:
+        parts.append(f"{n:,} test images have a twin, a near-duplicate, in training and may flatter the model.")
+    return "\n\n".join(parts)
 
-    figure = Figure(figsize=(8, height), layout="constrained")  # inches of 100 pixels as shown
-    axes = figure.subplots(rows, columns, **options)
-    for each in figure.axes:
-        each.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+
+def _versus_shortcut(auroc: Record, difference: Record) -> str:
+    """Say how a model stands to the shortcut, from two estimates."""
+    interval = difference["interval"]
+    noise = ", which may be noise" if interval is not None and interval[0] <= 0 <= interval[1] else ""
+    above = f"the model's paired difference to it is {estimate(difference)}{noise}"
+    return f"**Colour alone reaches {estimate(auroc)}**; {above}."
 
 
-def _confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float) -> tuple[Any, Any]:
-    """Count images by true class (row) and called class, also as shares of the true class (NaN if absent)."""
-    counts = np.bincount(2 * labels + (probabilities >= threshold), minlength=4).reshape(2, 2)
-    totals = counts.sum(axis=1, keepdims=True)
-    return counts, counts / np.where(totals > 0, totals, np.nan)
+def _compared(trial: Record) -> tuple[Record, Record]:
+    """Read the shortcut's AUROC, and a trial's paired difference to it, from the trial's row of a leaderboard."""
+    auroc = {"value": _known(trial["shortcut_auroc"]), "interval": None}
+    return auroc, _estimate_in(trial, "above_shortcut", "above_shortcut_low", "above_shortcut_high")
+
+
+def _comparison(trial: Record) -> list[str]:
+    """Say how a trial did and what it costs, from its row of a leaderboard."""
+    behind, error, cost = (_known(trial[name]) for name in ("behind_best", "standard_error", "multiply_adds"))
+    millions = "-" if cost is None else f"{cost / 1e6:,.0f} M"
+    if behind is None:
+        return ["-", "-", "-", millions]
+    auroc = _estimate_in(trial, "validation_auroc", "low", "high")
+    distance = f"{number(behind)} ({number(error)})" if behind else "best"
+    return [_unbroken(words) for words in (estimate(auroc), distance, estimate(_compared(trial)[1]), millions)]
+
+
+def _estimate_in(row: Record, value: str, low: str, high: str) -> Record:
+    ends = [_known(row[low]), _known(row[high])]
+    return {"value": _known(row[value]), "interval": None if None in ends else ends}
+
+
+def _known(value: Any) -> Any:
+    """None for what pandas leaves as NaN."""
+    return None if value != value else value
+
+
+def _metrics(card: Card, columns: Mapping[str, Record], metrics: Sequence[Metric]) -> None:
+    """Show metrics of some SCORES, each by its heading, and leave out what none of these has."""
+    rows = [[name, *(_read(of, path) for of in columns.values()), meaning] for name, path, meaning in metrics]
+    card.append(_table([row for row in rows if row[1] is not None], ["metric", *columns, "meaning"]))
+
+
+def _read(of: Any, path: Sequence[str | int]) -> str | None:
+    for key in path[:-1]:
+        of = of[key]
+        if of is None:
+            return None
+    value = of[path[-1]]
+    return _unbroken(estimate(value) if isinstance(value, dict) else number(value))
+
+
+def _unbroken(words: str) -> str:
+    return words.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _files(card: Card, title: str, rows: Sequence[Sequence[str]], headers: Sequence[str], whole: str) -> None:
+    """Show the first files, or pairs of them, and how many more are in the artifact `whole`."""
+    if not rows:
+        return
+    card.append(Markdown(f"## {title}: {len(rows):,}"))
+    card.append(_table(rows[:SHOWN_FILES], headers))
+    if len(rows) > SHOWN_FILES:
+        card.append(Markdown(f"The other {len(rows) - SHOWN_FILES:,} are in the {whole}."))
 
 
 def _picture(figure: "Figure", file_format: str = "png") -> Image:

@@ -28,13 +28,28 @@ class Slot:
     threads: int
 
 
+def limit_threads() -> None:
+    """Give this process as many CPU threads as a trial gets."""
+    import torch
+
+    torch.set_num_threads(_threads(_cores()))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _threads(cores: int) -> int:
+    # Not all cores for one trial: threads wait for the slowest of them at every layer, so that where another process
+    # takes one of two cores, two threads train ResNet-18 with 13 instead of 140 images/s, and one thread with 80.
+    return min(_MOST_THREADS, max(1, cores // 2))
+
+
 def _slots() -> list[Slot]:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # Not all cores for one trial: threads wait for the slowest of them at every layer, so that where another process
-    # takes one of two cores, two threads train ResNet-18 with 13 instead of 140 images/s, and one thread with 80.
-    threads = min(_MOST_THREADS, max(1, cores // 2))
+    cores = _cores()
+    threads = _threads(cores)
     if torch.cuda.is_available():
         return [Slot(f"cuda:{i}", threads) for i in range(torch.cuda.device_count())]
     return [Slot("cpu", threads)] * (cores // threads)

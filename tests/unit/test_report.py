@@ -1,26 +1,30 @@
-"""Pictures and cards: what they say is true, legible, and said at the right time."""
+"""Cards: what they say is true, and said at the right time."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
-import pandas as pd
 import pytest
-from matplotlib.text import Text
-from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from skinlib import report
+from skinlib import figures, report
+from skinlib.console import estimate
+from tests.unit import results
+from tests.unit.results import LABELS, PROBABILITIES, history, photographs, search
 
-LABELS = np.array([0] * 60 + [1] * 40)
-PROBABILITIES = np.clip(np.random.default_rng(0).normal(0.3 + 0.4 * LABELS, 0.2), 0, 1)
-METRICS = {"n": 100, "n_malignant": 40, "threshold": 0.5, "auroc": None, "accuracy": 0.8756}
+PAIR = ("train/benign/1.jpg", "test/benign/2.jpg")
 SUMMARY = {
     "hash": "9f2c" * 16,
     "n_images": 3292,
     "counts": {"train": {"benign": 1440, "malignant": 1195}, "test": {"benign": 360, "malignant": 297}},
     "rejected": [{"key": "train/benign/7.jpg", "reason": "truncated"}],
 }
+STATISTICS = {
+    "train": {
+        "benign": {"mean of red": 0.8, "mean of green": 0.55},
+        "malignant": {"mean of red": 0.71, "mean of green": 0.53},
+    },
+    "test": {"benign": {"mean of red": 0.79, "mean of green": 0.54}},
+}
+NOTHING_FOUND = {name: [] for name in report.AUDIT} | {"n_groups": 3231, "statistics": STATISTICS}
 TRIAL = {"architecture": "resnet18", "learning_rate": 0.0012345}
 
 
@@ -40,7 +44,15 @@ class RecordingCard:
     def text(self):
         """All that the components send to the browser, pictures apart."""
         rendered = [component.render() for component in self.components]
-        return json.dumps([part for part in rendered if part["type"] != "image"], allow_nan=False)
+        words = json.dumps([part for part in rendered if part["type"] != "image"], allow_nan=False)
+        return words.replace("\\u00a0", " ")
+
+    def table(self, heading):
+        """The rows of the first table after these words, by their first cell."""
+        rendered = iter([component.render() for component in self.components])
+        next(part for part in rendered if heading in part.get("source", ""))
+        rows = next(part for part in rendered if part["type"] == "table")["data"]
+        return {row[0]: [cell.replace("\u00a0", " ") for cell in row[1:]] for row in rows}
 
 
 @pytest.fixture
@@ -56,159 +68,82 @@ def clock(monkeypatch):
     return now
 
 
-def photographs(n):
-    """Smooth images, as photographs are: their size in a card is then a realistic one."""
-    ramp = np.linspace(60, 220, 224, dtype=np.uint8)
-    return np.stack([np.roll(np.stack(np.broadcast_arrays(ramp, ramp[:, None], ramp), -1), i, 0) for i in range(n)])
+def show_data(card, summary=SUMMARY, audit=NOTHING_FOUND, shortcut_auroc=0.8614, synthetic=False, n=1):
+    report.ingest_card(card, summary, audit, photographs(n), LABELS[:n], shortcut_auroc, synthetic)
 
 
-def history(epochs, final=0.9):
-    return [
-        {
-            "epoch": epoch,
-            "train_loss": 0.6 / epoch,
-            "validation_loss": 0.7 / epoch,
-            "validation_auroc": final - 0.01 * (epochs - epoch),
-            "images_per_second": 123.4,
-        }
-        for epoch in range(1, epochs + 1)
-    ]
-
-
-def search(finished, diverged=1):
-    """A leaderboard and its histories."""
-    rows, histories = [], {}
-    for i in range(finished + diverged):
-        failed = i >= finished
-        rows.append(
-            {
-                "trial": f"resnet18-{i:02}",
-                "status": "diverged" if failed else "finished",
-                "reason": "the loss was nan in epoch 3; lower learning_rate" if failed else "all 20 epochs",
-                "validation_auroc": np.nan if failed else 0.95 - 0.01 * i,
-                "best_epoch": 4,
-                "architecture": "resnet18",
-                "learning_rate": 0.001 * (i + 1),
-            }
-        )
-        histories[rows[-1]["trial"]] = [] if failed else history(5, 0.95 - 0.01 * i)
-    return pd.DataFrame(rows), histories
-
-
-def texts(figure):
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda: report.counts_figure(SUMMARY["counts"]),
-        lambda: report.image_grid(photographs(24), LABELS[:24], ["benign"] * 24),
-        lambda: report.image_grid(photographs(16), LABELS[:16], ["benign\nscored 0.97"] * 16),
-        lambda: report.roc_figure(LABELS, PROBABILITIES),
-        lambda: report.confusion_figure(LABELS, PROBABILITIES),
-        lambda: report.score_histogram(LABELS, PROBABILITIES),
-        lambda: report.search_figure(*search(20), "resnet18-00"),
-    ],
-    ids=["counts", "grid", "mistakes", "roc", "confusion", "histogram", "search"],
-)
-def test_letters_have_nine_points_in_a_picture_that_no_card_shrinks(draw):
-    figure = draw()
-    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 9
-    assert figure.get_figheight() <= 5, "a card shrinks what is higher than 500 pixels"
-
-
-def test_pictures_leave_matplotlib_s_global_state_alone():
-    program = (
-        "import sys, numpy as np; from skinlib import report;"
-        "report._picture(report.roc_figure(np.array([0, 1]), np.array([.2, .7])));"
-        "sys.exit('matplotlib.pyplot' in sys.modules)"
+def show_test(card, of, labels=LABELS, probabilities=PROBABILITIES, examples=(), synthetic=False):
+    k = len(examples)
+    report.evaluate_card(
+        card,
+        of,
+        labels,
+        probabilities,
+        stress=results.STRESS,
+        examples=np.array(examples, int),
+        images=photographs(k) if k else np.zeros((0, 224, 224, 3), np.uint8),
+        heat=results.heat(k) if k else np.zeros((0, 224, 224), np.float32),
+        title="resnet18-128px",
+        model_card="# Model card\n\n|a|b|\n|-|-:|\n|1|2|\n",
+        synthetic=synthetic,
     )
-    subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_counts_figure_names_every_split_and_class_with_its_count():
-    assert {"train, benign", "1,440", "test, malignant", "297"} <= set(texts(report.counts_figure(SUMMARY["counts"])))
-
-
-def test_image_grid_shows_each_image_with_its_caption():
-    images = photographs(10)
-    axes = report.image_grid(images, np.arange(10) % 2, [f"number {i}" for i in range(10)]).axes
-    shown = [each for each in axes if each.axison]
-    assert [each.get_title() for each in shown] == [f"number {i}" for i in range(10)]
-    assert all(np.array_equal(each.images[0].get_array(), image) for each, image in zip(shown, images, strict=True))
-
-
-def test_roc_figure_states_scikit_learn_s_area():
-    assert f"AUROC {roc_auc_score(LABELS, PROBABILITIES):.3f}" in texts(report.roc_figure(LABELS, PROBABILITIES))
-
-
-def test_roc_figure_states_the_rates_at_the_threshold():
-    figure = report.roc_figure(np.array([0, 0, 0, 0, 1, 1]), np.array([0.1, 0.2, 0.3, 0.4, 0.3, 0.9]), 0.4)
-    assert "threshold 0.40\nsensitivity 0.500\nspecificity 0.750" in texts(figure)
-
-
-@pytest.mark.parametrize(("label", "name"), [(0, "benign"), (1, "malignant")])
-def test_roc_figure_of_one_class_says_that_there_is_none(label, name):
-    assert f"No ROC curve: all images are {name}." in texts(report.roc_figure(np.full(4, label), PROBABILITIES[:4]))
-
-
-def test_roc_figure_of_equal_scores_is_chance():
-    assert "AUROC 0.500" in texts(report.roc_figure(LABELS, np.full(100, 0.5)))
-
-
-def test_confusion_figure_counts_as_scikit_learn_does():
-    expected = confusion_matrix(LABELS, PROBABILITIES >= 0.3).ravel()
-    shown = texts(report.confusion_figure(LABELS, PROBABILITIES, 0.3))
-    assert [int(text) for text in shown if text.isdigit()] == list(expected)
-    assert expected.sum() == 100
-
-
-def test_confusion_figure_says_which_class_is_absent():
-    assert texts(report.confusion_figure(np.zeros(5, int), PROBABILITIES[:5])).count("no malignant image") == 2
-
-
-@pytest.mark.parametrize("probabilities", [PROBABILITIES, np.full(100, 0.5)], ids=["spread", "constant"])
-def test_score_histogram_holds_every_image_of_its_class(probabilities):
-    figure = report.score_histogram(LABELS, probabilities)
-    assert [sum(bar.get_height() for bar in axes.patches) for axes in figure.axes] == [60, 40]
-
-
-def test_search_figure_draws_a_curve_a_trial_and_names_the_best_and_the_failed():
-    figure = report.search_figure(*search(3), "resnet18-00")
-    assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [5, 5, 5, 0]
-    assert {"0.950 best", "0.940", "resnet18-03", "diverged"} <= set(texts(figure))
-
-
-def test_search_figure_says_how_many_trials_it_leaves_out():
-    assert "16 of 21 trials" in texts(report.search_figure(*search(20), "resnet18-00"))
+@pytest.fixture(scope="module")
+def full():
+    """The card of `results.report()`; drawn once, since that takes half a second."""
+    card = RecordingCard()
+    show_test(card, results.report())
+    return card
 
 
 def test_ingest_card_shows_counts_rejected_files_and_hash(card):
-    report.ingest_card(card, SUMMARY, photographs(8), LABELS[:8], synthetic=False)
+    show_data(card)
     for words in ("3,292 images", '"1195", "2635"', '"train/benign/7.jpg", "truncated"', SUMMARY["hash"]):
         assert words in card.text()
 
 
 def test_ingest_card_says_that_nothing_was_rejected(card):
-    report.ingest_card(card, SUMMARY | {"rejected": []}, photographs(1), LABELS[:1], synthetic=False)
+    show_data(card, SUMMARY | {"rejected": []})
     assert "Nothing was rejected." in card.text()
 
 
 def test_ingest_card_counts_the_rejected_files_it_does_not_list(card):
     rejected = [{"key": f"{i}.jpg", "reason": "truncated"} for i in range(1234)]
-    report.ingest_card(card, SUMMARY | {"rejected": rejected}, photographs(1), LABELS[:1], synthetic=False)
+    show_data(card, SUMMARY | {"rejected": rejected})
     assert "49.jpg" in card.text()
     assert "50.jpg" not in card.text()
     assert "The other 1,184 are in the manifest." in card.text()
 
 
+@pytest.mark.parametrize("name", report.AUDIT)
+def test_ingest_card_counts_and_names_the_pairs_of_each_finding(card, name):
+    pairs = [(f"train/benign/{i}.jpg", f"test/benign/{i}.jpg") for i in range(63)]
+    show_data(card, audit=NOTHING_FOUND | {name: pairs})
+    title, meaning = report.AUDIT[name]
+    assert [count for count, _ in card.table("## Audit").values()] == [
+        "63" if each == name else "0" for each in report.AUDIT
+    ]
+    assert card.table("## Audit")[title] == ["63", meaning]
+    assert list(card.table(f"## {title}: 63")) == [one for one, _ in pairs[:50]]
+    assert "The other 13 are in the audit." in card.text()
+    assert "3,231 groups" in card.text()
+
+
+@pytest.mark.parametrize(("auroc", "words"), [(0.8614, "AUROC 0.861 on"), (None, "AUROC undefined on")])
+def test_ingest_card_says_what_colour_alone_reaches(card, auroc, words):
+    show_data(card, shortcut_auroc=auroc)
+    assert f"Colour alone: {words} the validation images" in card.text()
+    assert '"train, benign", "train, malignant", "test, benign"' in card.text()
+    assert card.table("## Colour alone")["mean of red"] == ["0.800", "0.710", "0.790"]
+
+
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_cards_of_images_say_so_if_and_only_if_they_are_synthetic(card, synthetic):
-    report.ingest_card(card, SUMMARY, photographs(1), LABELS[:1], synthetic)
-    evaluation = RecordingCard()
-    report.evaluate_card(evaluation, LABELS, PROBABILITIES, METRICS, "", photographs(100), synthetic)
-    assert ("synthetic" in card.text(), "synthetic" in evaluation.text()) == (synthetic, synthetic)
+    show_data(card, synthetic=synthetic)
+    test = RecordingCard()
+    show_test(test, results.report(), synthetic=synthetic)
+    assert ("synthetic" in card.text(), "synthetic" in test.text()) == (synthetic, synthetic)
 
 
 def test_training_card_is_visible_before_the_first_epoch_ends(card):
@@ -241,9 +176,17 @@ def test_training_card_refreshes_at_most_every_five_seconds(card, clock):
 def test_training_card_always_refreshes_when_the_trial_ends(card, clock):
     training = report.TrainingCard(card, TRIAL, epochs=20)
     training.update(history(1))
-    training.finish("diverged", "the loss was <nan>")
+    training.finish("diverged", "the loss was <nan>", {})
     assert card.refreshes == 2
     assert "Training: diverged\\n\\nthe loss was < nan>" in card.text()
+
+
+def test_training_card_says_in_the_end_how_the_trial_stands_to_colour_alone(card):
+    training = report.TrainingCard(card, TRIAL, epochs=20)
+    above = {"shortcut_auroc": 0.861, "above_shortcut": 0.05, "above_shortcut_low": 0.02, "above_shortcut_high": 0.08}
+    training.finish("finished", "all 20 epochs", above)
+    assert "Colour alone reaches 0.861" in card.text()
+    assert "0.050 (0.020 to 0.080)" in card.text()
 
 
 def test_training_card_sends_a_few_kilobytes_a_refresh(card):
@@ -251,41 +194,135 @@ def test_training_card_sends_a_few_kilobytes_a_refresh(card):
     assert len(card.text()) < 30_000
 
 
-def test_select_card_marks_the_best_and_gives_the_reasons_of_the_failed(card):
-    report.select_card(card, *search(2), "resnet18-00")
-    assert "3 trials, 1 failed" in card.text()
-    assert '["resnet18-00 (best)", "0.950", "4", "0.001"]' in card.text()
-    assert '["resnet18-02", "-", "4", "0.003"]' in card.text()
+def test_select_card_says_why_the_first_was_chosen_and_lists_the_failed(card):
+    report.select_card(card, *search(2), "resnet18-00 is the cheapest.")
+    assert "3 trials, 1 failed\\n\\nresnet18-00 is the cheapest." in card.text()
     assert '["resnet18-02", "diverged", "the loss was nan in epoch 3; lower learning_rate"]' in card.text()
 
 
+def test_select_card_compares_the_trials_with_the_best_and_with_colour_alone(card):
+    report.select_card(card, *search(2), "")
+    assert card.table("# Search") == {
+        "resnet18-00 (chosen)": ["0.950 (0.920 to 0.970)", "0.005 (0.006)", "0.089 (0.050 to 0.120)", "592 M"],
+        "resnet18-01": ["0.955 (0.925 to 0.975)", "best", "0.094 (0.055 to 0.125)", "1,592 M"],
+        "resnet18-02": ["-", "-", "-", "2,592 M"],
+    }
+    assert (
+        "**Colour alone reaches 0.861**; the model's paired difference to it is 0.089 (0.050 to 0.120)." in card.text()
+    )
+
+
+def test_select_card_says_when_the_difference_to_colour_alone_may_be_noise(card):
+    board, histories = search(1)
+    board["above_shortcut_low"] = -0.01
+    report.select_card(card, board, histories, "")
+    assert "0.089 (-0.010 to 0.120), which may be noise." in card.text()
+
+
+def test_select_card_leaves_out_an_interval_that_is_undefined(card):
+    board, histories = search(1)
+    board[["low", "high"]] = np.nan
+    report.select_card(card, board, histories, "")
+    assert card.table("# Search")["resnet18-00 (chosen)"][0] == "0.950"
+
+
 def test_select_card_says_once_what_all_trials_share(card):
-    report.select_card(card, *search(3), "resnet18-00")
+    report.select_card(card, *search(3), "")
     assert card.text().count('["architecture", "resnet18"]') == 1
+    assert card.table("## How they were trained")["resnet18-01"] == ["0.002", "4", "5", "812.3"]
 
 
-def test_evaluate_card_explains_metrics_and_leaves_undefined_ones_empty(card):
-    report.evaluate_card(card, LABELS, PROBABILITIES, METRICS, "resnet18", photographs(100), synthetic=False)
-    assert '["accuracy", "0.876", "share of all images called rightly"]' in card.text()
-    assert '["AUROC", "-", ' in card.text()
+def test_evaluate_card_opens_with_the_model_beside_the_shortcut(full):
+    scores = results.report()["all"]
+    shortcut = scores["shortcut"]
+    for words in (
+        f"**AUROC {estimate(scores['auroc'])}** on 100 test images, 40 of them malignant",
+        f"**Colour alone reaches {estimate(shortcut['auroc'])}**; the model's paired difference to it is "
+        f"{estimate(shortcut['difference'])}",
+        "5 test images have a twin",
+    ):
+        assert words in full.text()
 
 
-def test_evaluate_card_shows_the_surest_mistakes_first(card, monkeypatch):
-    captions = []
-    draw = report.image_grid
-    monkeypatch.setattr(report, "image_grid", lambda *given: captions.extend(given[2]) or draw(*given))
-    labels, probabilities = np.array([0, 1, 0, 1, 0]), np.array([0.6, 0.1, 0.2, 0.9, 0.8])
-    report.evaluate_card(card, labels, probabilities, METRICS, "", photographs(5), synthetic=False)
-    assert captions == ["malignant\nscored 0.10", "benign\nscored 0.80", "benign\nscored 0.60"]
-    assert "Mistakes: 3 of 5" in card.text()
+@pytest.mark.parametrize(
+    ("name", "heading", "path"),
+    [
+        ("AUROC", "AUROC", ("auroc",)),
+        ("AUROC of colour alone", "AUROC", ("shortcut", "auroc")),
+        ("difference", "AUROC", ("shortcut", "difference")),
+        ("average precision", "AUROC", ("average_precision",)),
+        ("specificity at 95% sensitivity", "AUROC", ("specificity_at_sensitivity", 1)),
+        ("sensitivity at 90% specificity", "AUROC", ("sensitivity_at_specificity", 0)),
+        ("sensitivity", "## Operating point", ("operating_point", "sensitivity")),
+        ("specificity", "## Operating point", ("operating_point", "specificity")),
+        ("accuracy", "## Operating point", ("operating_point", "accuracy")),
+        ("Brier score before scaling", "## Calibration", ("calibration", "before", "brier")),
+        ("Brier score after scaling", "## Calibration", ("calibration", "after", "brier")),
+    ],
+)
+def test_evaluate_card_gives_every_metric_with_and_without_twins_and_its_meaning(full, name, heading, path):
+    *cells, meaning = full.table(heading)[name]
+    for cell, which in zip(cells, ("all", "without_twins"), strict=True):
+        of = results.report()[which]
+        for key in path:
+            of = of[key]
+        assert cell == estimate(of)
+    assert meaning
 
 
-def test_evaluate_card_of_a_model_without_mistakes_says_so(card):
-    report.evaluate_card(card, LABELS, LABELS.astype(float), METRICS, "", photographs(100), synthetic=False)
-    assert "Mistakes: 0 of 100" in card.text()
+def test_evaluate_card_counts_mistakes_and_gives_predictive_values(full):
+    point = results.report()["all"]["operating_point"]
+    assert f"{point['false_negatives']} of 40 malignant test images were missed" in full.text()
+    assert f"{point['false_positives']} of 60 benign ones were false alarms" in full.text()
+    values = {
+        f"{of['prevalence']:.0%}": [estimate(of["ppv"]), estimate(of["npv"])] for of in point["predictive_values"]
+    }
+    assert full.table("## Predictive values") == values
 
 
-def test_the_two_cards_of_images_take_less_than_a_megabyte(card):
-    report.ingest_card(card, SUMMARY, photographs(24), LABELS[:24], synthetic=False)
-    report.evaluate_card(card, LABELS, PROBABILITIES, METRICS, "", photographs(100), synthetic=False)
-    assert len(json.dumps([component.render() for component in card.components])) < 1_000_000
+def test_evaluate_card_calls_undefined_what_is(card):
+    show_test(card, results.report("benign"), LABELS[:60], PROBABILITIES[:60])
+    assert "AUROC undefined" in card.text()
+    assert card.table("AUROC")["AUROC"][0] == "undefined"
+    assert card.table("## Operating point")["sensitivity"][0] == "undefined"
+
+
+def test_evaluate_card_leaves_out_what_nobody_looked_at(card):
+    show_test(card, results.report("bare"))
+    assert "Nobody looked for near-duplicates" in card.text()
+    assert list(card.table("AUROC"))[:2] == ["AUROC", "average precision"]
+    assert len(card.table("AUROC")["AUROC"]) == 2
+    assert "Brier score before scaling" not in card.text()
+
+
+def test_evaluate_card_shows_the_stress_table(full):
+    assert full.table("## Under stress")["cooler"] == ["0.936", "-0.019", "0.895", "0.799", "0.071"]
+    assert full.table("## Under stress")["hair"] == ["undefined", "undefined", "undefined", "0.736", "0.075"]
+
+
+def test_evaluate_card_says_what_kind_of_call_each_example_is(card, monkeypatch):
+    shown = []
+    draw = figures.heat_grid
+    monkeypatch.setattr(figures, "heat_grid", lambda *given: shown.append(given[2:]) or draw(*given))
+    labels, probabilities = np.array([0, 1, 0, 1, 0]), np.array([0.6, 0.1, 0.2, 0.9, 0.29])
+    show_test(card, results.report(), labels, probabilities, examples=[1, 0, 3, 2])
+    ((truths, captions),) = shown
+    assert list(truths) == [1, 0, 1, 0]
+    assert captions == ["missed, scored 0.10", "false alarm, scored 0.60", "found, scored 0.90", "cleared, scored 0.20"]
+
+
+def test_evaluate_card_ends_with_the_model_card(full):
+    assert full.components[-1].render()["source"].startswith("# Model card\n\n|a|b|\n")
+
+
+def test_the_cards_take_less_than_a_megabyte_and_a_half(card):
+    noise = np.random.default_rng(0).integers(0, 256, (24, 224, 224, 3), dtype=np.uint8)
+    pairs = [PAIR] * 1000
+    report.ingest_card(
+        card, SUMMARY, NOTHING_FOUND | {name: pairs for name in report.AUDIT}, noise, LABELS[:24], 0.8, False
+    )
+    select, test = RecordingCard(), RecordingCard()
+    report.select_card(select, *search(40, 10), "")
+    show_test(test, results.report(), examples=range(16))
+    for each in (card, select, test):
+        assert len(json.dumps([component.render() for component in each.components])) < 1_500_000
