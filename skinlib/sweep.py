@@ -1,31 +1,19 @@
 """Hyperparameters and search spaces, typed and validated before anything is spent on them."""
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from skinlib.config import Strict, explain
 from skinlib.errors import ConfigError
 
 Architecture = Literal["resnet10", "resnet18", "resnet34", "resnet50"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Trial(_Strict):
+class Trial(Strict):
     """One set of hyperparameters."""
 
     architecture: Architecture = "resnet18"
@@ -58,7 +46,7 @@ class Trial(_Strict):
         return f"{self.architecture}-{self.image_size}px-{digest}"
 
 
-class _Uniform(_Strict):
+class _Uniform(Strict):
     uniform: tuple[float, float] = Field(strict=False)
 
     def distribution(self) -> Any:
@@ -68,7 +56,7 @@ class _Uniform(_Strict):
         return uniform(low, high - low)
 
 
-class _LogUniform(_Strict):
+class _LogUniform(Strict):
     log_uniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(strict=False)
 
     def distribution(self) -> Any:
@@ -77,11 +65,11 @@ class _LogUniform(_Strict):
         return loguniform(*self.log_uniform)
 
 
-class ListSweep(_Strict):
+class ListSweep(Strict):
     """The trials as they are written, each on top of `base`."""
 
     strategy: Literal["list"]
-    base: dict[str, Any] = {}
+    base: dict[str, Any] = Field({})
     trials: list[dict[str, Any]] = Field(min_length=1)
 
     def settings(self, seed: int) -> list[dict[str, Any]]:
@@ -89,11 +77,11 @@ class ListSweep(_Strict):
         return self.trials
 
 
-class GridSweep(_Strict):
+class GridSweep(Strict):
     """Every combination of the values in `space` (scikit-learn's ParameterGrid)."""
 
     strategy: Literal["grid"]
-    base: dict[str, Any] = {}
+    base: dict[str, Any] = Field({})
     space: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
 
     def settings(self, seed: int) -> list[dict[str, Any]]:
@@ -103,11 +91,11 @@ class GridSweep(_Strict):
         return list(ParameterGrid(self.space))
 
 
-class RandomSweep(_Strict):
+class RandomSweep(Strict):
     """`samples` draws from lists, `{"uniform": [low, high]}` or `{"log_uniform": [low, high]}` (ParameterSampler)."""
 
     strategy: Literal["random"]
-    base: dict[str, Any] = {}
+    base: dict[str, Any] = Field({})
     space: dict[str, Annotated[list[Any], Field(min_length=1)] | _Uniform | _LogUniform] = Field(min_length=1)
     samples: int = Field(ge=1, le=1000)
 
@@ -176,22 +164,4 @@ def trials_from(config: Mapping[str, Any], seed: int) -> list[Trial]:
 
 
 def _explain(error: ValidationError) -> str:
-    return "; ".join(_explain_one(dict(problem)) for problem in error.errors())
-
-
-def _explain_one(problem: dict[str, Any]) -> str:
-    # pydantic puts the union's branches into the path as well; users know only their own keys.
-    branches = {"list", "grid", "random", "_Uniform", "_LogUniform", "list[any]"}
-    path = [str(part) for part in problem["loc"] if not str(part).startswith("function-") and part not in branches]
-    where = ".".join(path) or "the whole"
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path[-1], Trial.model_fields, n=1)
-        known = "did you mean " + close[0] if close else "known keys are " + ", ".join(Trial.model_fields)
-        return f"{where} is unknown ({known if len(path) == 1 else 'remove it'})"
-    if problem["type"].startswith("union_tag"):
-        return "strategy must be list, grid or random"
-    message = problem["msg"].removeprefix("Value error, ")
-    shown = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
-    if problem["type"] == "value_error" or isinstance(problem["input"], dict):
-        shown = ""
-    return f"{where}: {message[0].lower()}{message[1:]}{shown}"
+    return explain(error, Trial.model_fields, ("list", "grid", "random"), ("_Uniform", "_LogUniform", "list[any]"))

@@ -71,8 +71,8 @@ def test_the_key_tells_every_hyperparameter_apart():
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({}, ["strategy must be list, grid or random"]),
-        ({"strategy": "bayes"}, ["strategy must be list, grid or random"]),
+        ({}, ["strategy must be list or grid or random"]),
+        ({"strategy": "bayes"}, ["strategy must be list or grid or random"]),
         (listed(), ["trials", "at least 1"]),
         (listed({"learnin_rate": 0.1}), ["trial 1", "learnin_rate is unknown", "did you mean learning_rate"]),
         (listed({}, {"epochs": "12"}), ["trial 2", "epochs", "integer", "'12'"]),

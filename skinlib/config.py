@@ -1,0 +1,46 @@
+"""What all configs share: they take no key and no type that they do not know, and say what is wrong in words."""
+
+import difflib
+from collections.abc import Collection
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Strict(BaseModel):
+    """A part of a config; unknown keys, other types and infinite numbers are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def explain(
+    error: ValidationError, known: Collection[str], kinds: Collection[str], branches: Collection[str] = ()
+) -> str:
+    """Put pydantic's findings into half a sentence.
+
+    Args:
+        error: of a `Strict` model.
+        known: the keys to choose from where one is unknown.
+        kinds: of config there are, by the word that tells them apart.
+        branches: what else pydantic puts into a path for the branches of unions; users know only their own keys.
+    """
+    return "; ".join(_explain_one(dict(problem), known, kinds, branches) for problem in error.errors())
+
+
+def _explain_one(
+    problem: dict[str, Any], known: Collection[str], kinds: Collection[str], branches: Collection[str]
+) -> str:
+    inner = {*kinds, *branches}
+    path = [str(part) for part in problem["loc"] if not str(part).startswith("function-") and part not in inner]
+    where = ".".join(path) or "the whole"
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        advice = "did you mean " + close[0] if close else "known keys are " + ", ".join(known)
+        return f"{where} is unknown ({advice if len(path) == 1 else 'remove it'})"
+    if problem["type"].startswith("union_tag"):
+        return f"{problem['ctx']['discriminator'].strip(chr(39))} must be {' or '.join(kinds)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    shown = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
+    if problem["type"] == "value_error" or isinstance(problem["input"], dict):
+        shown = ""
+    return f"{where}: {message[0].lower()}{message[1:]}{shown}"
