@@ -1,11 +1,13 @@
 """Continue the latest run, or the one that is named, where it broke.
 
     python flows/resume.py [RUN_ID]
+    SKINLIB_COMPUTE=configs/compute/batch.json python flows/resume.py     # on other compute
 
 Metaflow's own `resume` starts from the last *run*, never from the last resume, and does not say which.
 """
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -69,11 +71,17 @@ def main() -> None:
         sys.exit(f"Run {run.id} still works (process {schedulers.pop()}); wait for it, or stop it and call again.")
     for task in tasks:
         print(f"Stopping process {task.pid}, which a killed scheduler left behind; its checkpoint stays.")
-        task.kill()
+        # Interrupted, one that watches a remote job ends that as well; killed, it cannot.
+        task.send_signal(signal.SIGINT)
+    patience = time.monotonic() + 10
     while not all(map(has_ended, tasks)):
         time.sleep(0.1)
+        for task in tasks if time.monotonic() > patience else []:
+            task.kill()
     print(f"Resuming run {run.id}, begun {run.created_at:%Y-%m-%d %H:%M}.", flush=True)
-    command = [sys.executable, str(ROOT / "flows" / "train.py"), "resume", "--origin-run-id", run.id]
+    datastore = run["start"].task.metadata_dict["ds-type"]
+    flow = [sys.executable, str(ROOT / "flows" / "train.py"), "--datastore", datastore]
+    command = [*flow, "resume", "--origin-run-id", run.id]
     os.execv(command[0], command)
 
 

@@ -26,13 +26,20 @@ from skinlib import compute
 # a card, is a process of its own that loads this file.
 
 
+# What `select` hands on of what every branch has; the winner's part it adds itself.
+KEPT = [
+    *("manifest", "audit", "labels", "groups", "twins", "colours", "split", "shortcut_validation"),
+    *("trials", "git_commit", "run_key", "tracking"),
+]
+
+
 def checkpoints(run_key: str) -> str:
     """Where a run's trials keep their checkpoints, below the root of its datastore."""
     return f"skinlib/checkpoints/{run_key}"
 
 
 @exit_hook(on_error=["skinlib.compute.mark_failed"])
-@compute.checked
+@compute.configured
 @project(name="skin_lesion")
 class SkinLesionFlow(FlowSpec):
     """Train a benign/malignant classifier of skin lesions and register the best.
@@ -41,6 +48,7 @@ class SkinLesionFlow(FlowSpec):
     """
 
     sweep = Config("sweep", default=str(ROOT / "configs/sweeps/quick.json"), help="the trials to train")
+    compute = Config("compute", default=str(ROOT / "configs/compute/local.json"), help="where the GPU steps run")
     data = Parameter(
         "data",
         default="sample",
@@ -53,6 +61,11 @@ class SkinLesionFlow(FlowSpec):
     max_rejected = Parameter(
         "max-rejected", default=0.01, help="share of the images that may be unreadable before the run fails"
     )
+    sensitivity = Parameter(
+        "sensitivity",
+        default=0.95,
+        help="share of the malignant validation images that are to be called malignant: sets the threshold",
+    )
     experiment = Parameter("experiment", default="skin-lesion", help="the MLflow experiment")
     model_name = Parameter("model-name", default="skin-lesion", help="the registered model")
 
@@ -62,7 +75,8 @@ class SkinLesionFlow(FlowSpec):
         from skinlib import console, dataset, sample, tracking
         from skinlib.sweep import trials_from
 
-        dataset.check_options(self.seed, self.validation_fraction, self.max_rejected)
+        dataset.check_options(self.seed, self.validation_fraction, self.max_rejected, self.sensitivity)
+        compute.check_remote(self.compute)
         trials = trials_from(self.sweep, self.seed)
         if any(trial.weights != "none" for trial in trials):
             from skinlib import models
@@ -85,6 +99,7 @@ class SkinLesionFlow(FlowSpec):
                 "seed": self.seed,
                 "validation_fraction": self.validation_fraction,
                 "max_rejected": self.max_rejected,
+                "sensitivity": self.sensitivity,
                 "trials": len(trials),
             },
             tags={"metaflow_run": f"{current.flow_name}/{current.run_id}"},
@@ -95,21 +110,35 @@ class SkinLesionFlow(FlowSpec):
     @card(type="blank", id="data")
     @step
     def ingest(self) -> None:
-        """Read, verify and pack every image once, and hold validation images back."""
-        from skinlib import console, dataset, report, sample
+        """Read, verify and pack every image once, look for duplicates, and hold validation images back."""
+        from skinlib import audit, console, dataset, evaluation, report, sample, shortcut
 
         store = compute.run_store()
         listing = dataset.list_images(sample.locate(self.data, console.progress("synthetic images made")))
         manifest = dataset.prepare(listing, store, self.max_rejected, console.progress("images read"))
-        self.manifest = manifest.summary()
-        self.split = asdict(dataset.split(manifest, self.validation_fraction, self.seed))
         packed = dataset.open_packed(store, manifest.hash)
+        audited = audit.audit(packed, console.progress("images compared"))
+        audited.refuse_conflicts()
+        self.manifest, self.audit = manifest.summary(), audited.to_dict()
+        self.labels, self.groups, self.twins, self.colours = (
+            packed.labels,
+            audited.groups,
+            audited.twins,
+            audited.colours,
+        )
+        self.split = asdict(dataset.split(manifest, self.groups, self.validation_fraction, self.seed))
+        # What colour alone tells, learnt from the same images as the networks and scored on the same.
+        self.shortcut_validation = shortcut.probabilities(
+            self.colours, self.labels, self.split["train"], self.split["validation"]
+        )
         examples = self.split["train"][:: max(1, len(self.split["train"]) // 24)][:24]
         report.ingest_card(
             current.card["data"],
             self.manifest,
+            self.audit,
             packed.images[examples],
             packed.labels[examples],
+            evaluation.auroc(self.labels[self.split["validation"]], self.shortcut_validation),
             self.data == "sample",
         )
         self.next(self.train, foreach="trial_keys")
@@ -120,7 +149,7 @@ class SkinLesionFlow(FlowSpec):
     @step
     def train(self) -> None:
         """Train one trial; a divergence is a result, a killed process goes on from its last checkpoint."""
-        from skinlib import dataset, report, tracking, training
+        from skinlib import dataset, report, selection, tracking, training
         from skinlib.slots import take_slot
         from skinlib.sweep import Trial
 
@@ -152,8 +181,11 @@ class SkinLesionFlow(FlowSpec):
                 on_epoch=view.update,
                 on_checkpoint=log.send,
             )
-        view.finish(result.status, result.reason)
-        log.finish(result.history, {"best_validation_auroc": result.validation_auroc}, result.status, result.reason)
+        labels = self.labels[self.split["validation"]]
+        above = selection.against_shortcut(labels, result.validation_probabilities, self.shortcut_validation)
+        view.finish(result.status, result.reason, above)
+        metrics = {"best_validation_auroc": result.validation_auroc, **above}
+        log.finish(result.history, metrics, result.status, result.reason)
         # Apart from the rest: `select` reads every trial's result, but only the winner's weights.
         self.weights = result.weights
         self.result = result.summary()
@@ -162,48 +194,109 @@ class SkinLesionFlow(FlowSpec):
     @card(type="blank", id="leaderboard")
     @step
     def select(self, inputs: list[Any]) -> None:
-        """Rank the trials by validation AUROC and keep the best one's weights."""
-        from skinlib import report, selection
+        """Rank the trials by validation AUROC, keep the winner's weights, and set its temperature and threshold."""
+        from skinlib import calibration, evaluation, report, selection, shortcut
 
-        self.merge_artifacts(inputs, include=["manifest", "split", "trials", "git_commit", "run_key", "tracking"])
+        self.merge_artifacts(inputs, include=KEPT)
         results = {branch.trial_key: branch.result for branch in inputs}
-        self.leaderboard = selection.leaderboard(self.trials, results)
+        labels, groups = (values[self.split["validation"]] for values in (self.labels, self.groups))
+        self.leaderboard = selection.leaderboard(self.trials, results, labels, groups, self.shortcut_validation)
         best_key = self.leaderboard["trial"][0]
         best = next(branch for branch in inputs if branch.trial_key == best_key)
         self.best_trial = {"key": best_key, **self.trials[best_key]}
         self.best_result = best.result
         self.weights = best.weights
+        probabilities = best.result["validation_probabilities"]
+        temperature = calibration.fit_temperature(labels, probabilities)
+        # All that serving needs to know beside the weights.
+        self.classifier = {
+            "architecture": self.best_trial["architecture"],
+            "image_size": self.best_trial["image_size"],
+            "temperature": temperature,
+            "threshold": evaluation.operating_threshold(
+                labels, calibration.calibrate(probabilities, temperature), self.sensitivity
+            ),
+            "sensitivity": self.sensitivity,
+            "colours": shortcut.reference(self.colours[self.split["train"]]),
+        }
         histories = {key: result["history"] for key, result in results.items()}
-        report.select_card(current.card["leaderboard"], self.leaderboard, histories, best_key)
+        report.select_card(current.card["leaderboard"], self.leaderboard, histories, selection.choice(self.leaderboard))
         self.next(self.evaluate)
 
     @card(type="blank", id="test")
     @step
     def evaluate(self) -> None:
         """Score the winner, and nobody else, on the sealed test set: once a run."""
-        import numpy as np
+        from skinlib import (
+            calibration,
+            dataset,
+            evaluation,
+            model_card,
+            models,
+            report,
+            saliency,
+            shortcut,
+            slots,
+            stress,
+        )
 
-        from skinlib import dataset, evaluation, models, report
-
+        slots.limit_threads()
         packed = dataset.open_packed(compute.run_store(), self.manifest["hash"])
-        images, labels = packed.images[self.split["test"]], packed.labels[self.split["test"]]
-        network = models.restore(self.best_trial["architecture"], self.weights)
-        self.test_probabilities = models.predict(network, images, self.best_trial["image_size"])
-        self.test_metrics = evaluation.binary_metrics(labels, self.test_probabilities)
+        test = self.split["test"]
+        images, labels = packed.images[test], self.labels[test]
+        size, temperature, threshold = (self.classifier[name] for name in ("image_size", "temperature", "threshold"))
+        network = models.restore(self.classifier["architecture"], self.weights)
+
+        def predict(images: Any) -> Any:
+            return calibration.calibrate(models.predict(network, images, size), temperature)
+
+        uncalibrated = models.predict(network, images, size)
+        self.test_probabilities = calibration.calibrate(uncalibrated, temperature)
+        self.test_metrics = evaluation.binary_metrics(labels, self.test_probabilities, threshold)
         self.test_report = evaluation.report(
             labels,
             self.test_probabilities,
-            self.test_metrics["threshold"],
-            # Each image for itself: near-duplicates are not searched for yet.
-            groups=np.arange(len(labels)),
+            threshold,
+            groups=self.groups[test],
+            uncalibrated=uncalibrated,
+            shortcut_probabilities=shortcut.probabilities(self.colours, self.labels, self.split["train"], test),
+            twins=self.twins[test],
         )
+        self.stress = stress.table(predict, images, labels, threshold)
+        self.model_card = model_card.render(
+            {
+                "name": self.best_trial["key"],
+                "synthetic": self.data == "sample",
+                # Of a folder its name alone: where it lies on this machine is nobody's business.
+                "url": self.data if "://" in self.data else Path(self.data).name,
+                "manifest": self.manifest,
+                "audit": self.audit,
+                "split": self.split,
+                "trial": self.trials[self.best_trial["key"]],
+                "n_trials": len(self.trials),
+                "result": self.best_result,
+                "classifier": self.classifier,
+                "report": self.test_report,
+                "stress": self.stress,
+                "commit": self.git_commit,
+                "run": f"{current.flow_name}/{current.run_id}",
+                "seed": self.seed,
+                "versions": compute.versions(),
+            }
+        )
+        examples = saliency.examples(labels, self.test_probabilities, threshold)
+        called = self.test_probabilities[examples] >= threshold
         report.evaluate_card(
             current.card["test"],
+            self.test_report,
             labels,
             self.test_probabilities,
-            self.test_metrics,
+            stress=self.stress,
+            examples=examples,
+            images=images[examples],
+            heat=saliency.grad_cam(network, images[examples], size, called),
             title=self.best_trial["key"],
-            images=images,
+            model_card=self.model_card,
             synthetic=self.data == "sample",
         )
         self.next(self.register)
@@ -211,18 +304,19 @@ class SkinLesionFlow(FlowSpec):
     @step
     def register(self) -> None:
         """Register the winner in MLflow, once a run however often this is repeated."""
-        from skinlib import registry, tracking
+        from skinlib import evaluation, registry, tracking
 
-        tracking.log_metrics(self.tracking, {f"test_{name}": value for name, value in self.test_metrics.items()})
+        figures = self.test_metrics | evaluation.figures(self.test_report)
+        tracking.log_metrics(self.tracking, {f"test_{name}": value for name, value in figures.items()})
         self.registered_model = registry.register(
             self.tracking,
             self.model_name,
             self.run_key,
             weights=self.weights,
-            architecture=self.best_trial["architecture"],
-            image_size=self.best_trial["image_size"],
+            config=self.classifier,
             data_hash=self.manifest["hash"],
             metrics=self.test_metrics,
+            model_card=self.model_card,
             synthetic=self.data == "sample",
         )
         self.next(self.end)

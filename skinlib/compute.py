@@ -1,17 +1,20 @@
 """What ties the library to Metaflow: errors as sentences, configs checked at the start, the run's own store."""
 
+import json
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from metaflow import FlowMutator, Run, Task, current, user_step_decorator
+from metaflow import FlowMutator, Run, Task, current, get_metadata, user_step_decorator
 from metaflow.exception import MetaflowException
 
-from skinlib import sweep
-from skinlib.errors import SkinlibError
+from skinlib import backends, sweep
+from skinlib.errors import ConfigError, SkinlibError
 from skinlib.storage import Store, open_store
 
 # Metaflow takes no run of root's, and in a container there is nobody else. It looks here after METAFLOW_USER.
@@ -28,21 +31,92 @@ def sentences(step_name: str, flow: Any, inputs: Any = None, attributes: Any = N
         raise MetaflowException(str(error)) from error
 
 
-class checked(FlowMutator):
-    """Check the flow's configs before a run exists, and give every step `sentences`."""
+class configured(FlowMutator):
+    """Check the configs before a run exists, put the GPU steps where the compute config says, and add `sentences`."""
 
     def pre_mutate(self, mutable_flow: Any) -> None:
         """Called by Metaflow with every command, in the tasks as well."""
-        # Tasks and card refreshes get configs that were checked when the run began.
-        if not {"step", "card"} & set(sys.argv):
-            for name, config in mutable_flow.configs:
-                if name == "sweep" and config is not None:
-                    try:
-                        sweep.trials_from(config, seed=0)
-                    except SkinlibError as error:
-                        raise MetaflowException(str(error)) from error
+        configs = dict(mutable_flow.configs)
+        try:
+            # Tasks and card refreshes get configs that were checked when the run began.
+            if not {"step", "card"} & set(sys.argv) and configs["sweep"] is not None:
+                sweep.trials_from(configs["sweep"], seed=0)
+            backend, environment = _backend(configs["compute"])
+            deployed = bool({"argo-workflows", "step-functions"} & set(sys.argv))
+            if deployed and isinstance(backend, backends.Kubernetes):
+                _check_namespace(backend.namespace)
+        except SkinlibError as error:
+            raise MetaflowException(str(error)) from error
         for _, step in mutable_flow.steps:
             step.add_decorator(sentences)
+            if not isinstance(backend, backends.Local):
+                _place(step, backend, environment, deployed)
+
+
+def _backend(config: Any) -> tuple[backends.Backend, dict[str, str]]:
+    """Return the backend that counts, and the variables of every step."""
+    variables = {}
+    if chosen := os.environ.get("SKINLIB_COMPUTE"):
+        # A remote task gets the content, since it has no file of that name.
+        config = json.loads(chosen) if chosen.startswith("{") else backends.read(Path(chosen))
+        variables["SKINLIB_COMPUTE"] = json.dumps(config)
+    backend = backends.backend_from(config or {"backend": "local"})
+    return backend, getattr(backend, "environment", {}) | variables
+
+
+def _check_namespace(namespace: str | None) -> None:
+    from metaflow.metaflow_config import KUBERNETES_NAMESPACE
+
+    if namespace not in (None, KUBERNETES_NAMESPACE):
+        raise ConfigError(
+            f"Argo Workflows puts all pods into the profile's namespace {KUBERNETES_NAMESPACE}, not into {namespace}; "
+            f"set METAFLOW_KUBERNETES_NAMESPACE={namespace}."
+        )
+
+
+def _place(
+    step: Any, backend: backends.Batch | backends.Kubernetes, environment: dict[str, str], all_remote: bool
+) -> None:
+    on_gpu = any(spec[3].get("gpu") for spec in step.get_decorator_specs("resources"))
+    if on_gpu:
+        # Metaflow would take the larger of this and what the backend's decorator asks for.
+        step.remove_decorator("resources")
+        step.add_decorator(backend.backend, deco_kwargs=backend.gpu_attributes())
+        step.add_decorator("timeout", deco_kwargs={"minutes": backend.timeout_minutes})
+        # Without the minutes that Metaflow waits: a lost spot instance is no reason to.
+        retry = {"times": backend.retries, "minutes_between_retries": 0}
+        step.add_decorator("retry", deco_kwargs=retry, duplicates=step.OVERRIDE)
+    elif all_remote:
+        step.add_decorator(backend.backend, deco_kwargs=backend.attributes())
+    if environment:
+        step.add_decorator("environment", deco_kwargs={"vars": environment})
+
+
+def check_remote(config: Any) -> None:
+    """Refuse an MLflow store that remote tasks cannot reach, and warn of cards that would be lost.
+
+    Raises:
+        ConfigError: the compute config is remote and MLflow's store is a file.
+    """
+    backend, _ = _backend(config)
+    check_tracking(backend)
+    if not isinstance(backend, backends.Local) and get_metadata().startswith("local"):
+        print(
+            "Metadata is local: the cards of remote tasks will be lost. To keep them, set METAFLOW_SERVICE_URL and "
+            "METAFLOW_DEFAULT_METADATA=service.",
+            flush=True,
+        )
+
+
+def check_tracking(backend: backends.Backend) -> None:
+    """Raise ConfigError if tasks of the backend cannot reach MLflow's store, since it is a file here."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    in_a_file = uri != "databricks" and ("://" not in uri or uri.startswith(("sqlite:", "file:")))
+    if not isinstance(backend, backends.Local) and in_a_file:
+        raise ConfigError(
+            f"Steps run on {backend.backend}, from where MLflow's store {uri or 'mlflow.db'} cannot be reached; set "
+            "MLFLOW_TRACKING_URI to a server that all tasks reach."
+        )
 
 
 def mark_failed(run: Run) -> None:
@@ -62,6 +136,12 @@ def run_store() -> Store:
 
         return open_store(recorded["ds-root"], endpoint_url=S3_ENDPOINT_URL)
     return open_store(recorded["ds-root"], create=True)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide what a training gives."""
+    packages = ("torch", "torchvision", "numpy", "scikit-learn", "metaflow", "mlflow")
+    return {"python": platform.python_version()} | {package: version(package) for package in packages}
 
 
 def git_commit() -> str | None:
