@@ -1,10 +1,22 @@
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from skinlib import calibration, dataset, evaluation, models, registry, sample, shortcut, tracking
+from skinlib.cli import commands
+from skinlib.storage import open_store
 
 ROOT = Path(__file__).parents[2]
+MODEL = "models:/skin-lesion@champion"
+CONFIG = {"architecture": "resnet10", "image_size": 32, "temperature": 1.7, "threshold": 0.5, "sensitivity": 0.95}
 
 
 def skinlib(*arguments):
@@ -16,6 +28,7 @@ def skinlib(*arguments):
     [
         (["upload", "/no/such/folder", "s3://lesions"], "There is no folder /no/such/folder"),
         (["evaluate", "models:/m@champion", "/no/such/folder"], "There is no folder /no/such/folder"),
+        (["audit", "/no/such/folder"], "There is no folder /no/such/folder"),
         (["sample", "skinlib"], "skinlib already holds files"),
     ],
 )
@@ -32,3 +45,116 @@ def test_the_commands_start_without_heavy_imports():
     )
     imported = {line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines()}
     assert not imported & {"torch", "mlflow", "metaflow", "matplotlib", "sklearn", "pandas", "boto3"}
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory):
+    """A folder with `images` and a registered model, and what the flow's `evaluate` makes of the test images."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    sample.generate(folder / "images", n_train=2, n_test=30)
+    cache = open_store(str(folder / "cache"), create=True)
+    listing = dataset.list_images(str(folder / "images"), splits=("test",))
+    packed = dataset.open_packed(cache, dataset.prepare(listing, cache).hash)
+    torch.manual_seed(0)
+    network = models.build("resnet10").eval()
+    probabilities = calibration.calibrate(models.predict(network, packed.images, 32), CONFIG["temperature"])
+    colours = shortcut.colours(packed.images)
+    config = CONFIG | {"threshold": float(np.median(probabilities)), "colours": shortcut.reference(colours)}
+    metrics = evaluation.binary_metrics(packed.labels, probabilities, config["threshold"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        registry.register(
+            tracking.start_run("evaluate", "key", name="run", params={}, tags={}),
+            "skin-lesion",
+            "key",
+            weights={name: value.numpy() for name, value in network.state_dict().items()},
+            config=config,
+            data_hash="0" * 64,
+            metrics=metrics,
+            model_card="# Model card",
+            synthetic=True,
+        )
+        yield folder, metrics
+
+
+def evaluate(url, *options):
+    result = CliRunner().invoke(commands, ["evaluate", MODEL, str(url), *options])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_evaluate_gives_the_flow_s_figures_to_the_last_digit_and_its_report(scored):
+    folder, metrics = scored
+    found = json.loads(evaluate(folder / "images", "--json"))
+    assert {name: found[name] for name in metrics} == metrics
+    assert set(found) == {*metrics, "report", "distance"}
+    assert found["report"]["threshold"] == metrics["threshold"]
+    scores = found["report"]["all"]
+    assert (scores["n"], scores["n_malignant"]) == (metrics["n"], metrics["n_malignant"])
+    for name in ("sensitivity", "specificity", "accuracy"):
+        assert scores["operating_point"][name]["value"] == metrics[name]
+    assert scores["auroc"]["value"] == pytest.approx(metrics["auroc"])
+    assert scores["shortcut"] is None
+
+
+def test_evaluate_shows_what_scaling_did(scored):
+    reliability = json.loads(evaluate(scored[0] / "images", "--json"))["report"]["all"]["calibration"]
+    before, after = (
+        np.average([row["predicted"] for row in of["bins"]], weights=[row["n"] for row in of["bins"]])
+        for of in (reliability["before"], reliability["after"])
+    )
+    assert abs(before - 0.5) > abs(after - 0.5)
+
+
+def test_evaluate_takes_a_folder_of_the_two_classes_and_counts_nothing_else(scored, tmp_path):
+    folder, _ = scored
+    shutil.copytree(folder / "images" / "test", tmp_path / "flat")
+    assert evaluate(tmp_path / "flat", "--json") == evaluate(folder / "images", "--json")
+
+
+def test_evaluate_says_in_words_how_good_and_how_far(scored):
+    folder, metrics = scored
+    text = evaluate(folder / "images")
+    assert f"{MODEL} on {folder / 'images'}" in text
+    assert "close to those of the training" in text
+    assert f"  AUROC                           {metrics['auroc']:.3f} (" in text
+
+
+def test_evaluate_tells_images_of_other_colours_from_the_training_s(scored, tmp_path):
+    from PIL import Image
+
+    for path in (scored[0] / "images" / "test").rglob("*.jpg"):
+        other = tmp_path / path.relative_to(scored[0] / "images" / "test")
+        other.parent.mkdir(exist_ok=True)
+        Image.open(path).point(lambda value: value // 2).save(other)
+    assert "far from those of the training" in evaluate(tmp_path)
+    rows = json.loads(evaluate(tmp_path, "--json"))["distance"]
+    assert all(row["deviations"] < 0 for row in rows)
+
+
+def test_an_audit_names_what_it_found_as_json_or_to_a_reader(tmp_path):
+    sample.generate(tmp_path, n_train=8, n_test=4)
+    Image.open(tmp_path / "train/benign/1.jpg").rotate(90).save(tmp_path / "test/benign/9.jpg")
+
+    result = skinlib("audit", str(tmp_path), "--json")
+    found = json.loads(result.stdout)
+    assert result.returncode == 0
+    assert found["near_duplicates"] == [["test/benign/9.jpg", "train/benign/1.jpg"]]
+    assert found["leaks"] == [["train/benign/1.jpg", "test/benign/9.jpg"]]
+    assert found["exact_duplicates"] == found["label_conflicts"] == []
+    assert 0 <= found["shortcut_auroc"] <= 1
+
+    result = skinlib("audit", str(tmp_path))
+    assert result.returncode == 0
+    assert "test/benign/9.jpg  train/benign/1.jpg" in result.stdout
+
+
+def test_an_audit_reports_identical_images_in_both_classes_and_fails(tmp_path):
+    sample.generate(tmp_path, n_train=8, n_test=4)
+    shutil.copy(tmp_path / "train/benign/1.jpg", tmp_path / "train/malignant/9.jpg")
+    result = skinlib("audit", str(tmp_path), "--json")
+    assert json.loads(result.stdout)["label_conflicts"] == [["train/benign/1.jpg", "train/malignant/9.jpg"]]
+    assert result.returncode == 1
+    assert "train/benign/1.jpg and train/malignant/9.jpg" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

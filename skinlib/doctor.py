@@ -1,0 +1,213 @@
+"""Is everything there that a run needs? One line a part, and what to do where it is not."""
+
+import os
+import re
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from skinlib import backends
+from skinlib.errors import SkinlibError
+
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
+_ECR = re.compile(r"\d+\.dkr\.ecr\.([\w-]+)\.amazonaws\.com[\w.]*/([^:@]+):(.+)")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found.
+
+    Attributes:
+        part: what was looked at.
+        ok: whether a run can do with it.
+        words: what was found and, where it is not right, what to do.
+    """
+
+    part: str
+    ok: bool
+    words: str
+
+
+class _Wrong(Exception):
+    """A part is not right, for the reason and with the remedy given."""
+
+
+def examine(backend: backends.Backend, data: str | None) -> Iterator[Finding]:
+    """Check the parts that a run with these settings needs, one after the other.
+
+    Args:
+        backend: where the GPU steps are to run.
+        data: URL of the images, None for the sample.
+    """
+    checks: dict[str, Callable[[], str]] = {"Python": _python, "packages": _packages}
+    if isinstance(backend, backends.Local):
+        checks["GPU"] = _gpu
+    if _needs_aws(backend, data):
+        checks["credentials"] = _credentials
+    if data:
+        checks["data"] = lambda: _data(data)
+    checks |= {
+        "datastore": lambda: _datastore(backend),
+        "MLflow": lambda: _mlflow(backend),
+        "metadata": lambda: _metadata(backend),
+    }
+    if isinstance(backend, backends.Batch):
+        checks["job queue"] = lambda: _queue(backend)
+    if isinstance(backend, backends.Kubernetes):
+        checks["namespace"] = lambda: _namespace(backend)
+    if not isinstance(backend, backends.Local):
+        checks["image"] = lambda: _image(backend)
+    for part, check in checks.items():
+        try:
+            yield Finding(part, True, check())
+        except (_Wrong, SkinlibError) as error:
+            yield Finding(part, False, str(error))
+
+
+def _python() -> str:
+    return f"{sys.version.split()[0]} at {sys.executable}"
+
+
+def _packages() -> str:
+    pins = re.findall(r"^([\w-]+)(?:\[[\w,]+\])?==(\S+)", REQUIREMENTS.read_text(), re.MULTILINE)
+    wrong = [f"{name} {found or 'is missing'}, not {pin}" for name, pin in pins if (found := _installed(name)) != pin]
+    if wrong:
+        raise _Wrong(f"{'; '.join(wrong)}: run make setup, and use .venv/bin/python.")
+    return f"all {len(pins)} as pinned"
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name).split("+")[0]
+    except PackageNotFoundError:
+        return None
+
+
+def _gpu() -> str:
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return ", ".join(names) or f"none; trials train on {os.cpu_count()} CPU cores, which suits small sweeps"
+
+
+def _needs_aws(backend: backends.Backend, data: str | None) -> bool:
+    from metaflow.metaflow_config import DEFAULT_DATASTORE
+
+    return isinstance(backend, backends.Batch) or DEFAULT_DATASTORE == "s3" or (data or "").startswith("s3://")
+
+
+def _credentials() -> str:
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        session = boto3.Session()
+        found = session.get_credentials()
+    except BotoCoreError as error:
+        raise _Wrong(f"{error}; correct AWS_PROFILE or ~/.aws/config.") from error
+    if found is None:
+        raise _Wrong("none for AWS; run aws sso login, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret.")
+    return f"from {found.method}, region {session.region_name or 'not set'}"
+
+
+def _data(url: str) -> str:
+    from skinlib import dataset
+
+    listing = dataset.list_images(url)
+    return f"{len(listing.objects):,} images in {listing.url}"
+
+
+def _datastore(backend: backends.Backend) -> str:
+    from metaflow.metaflow_config import DATASTORE_SYSROOT_S3, DEFAULT_DATASTORE, S3_ENDPOINT_URL
+
+    from skinlib.storage import open_store
+
+    if not isinstance(backend, backends.Local) and not DATASTORE_SYSROOT_S3:
+        raise _Wrong("tasks elsewhere need one in S3; run make infra or make platform, or metaflow configure aws.")
+    if DEFAULT_DATASTORE != "s3" and isinstance(backend, backends.Local):
+        return f"local, {Path.cwd() / '.metaflow'}"
+    store = open_store(DATASTORE_SYSROOT_S3, create=True, endpoint_url=S3_ENDPOINT_URL)
+    store.write("skinlib/doctor", b"")
+    store.delete("skinlib/doctor")
+    advice = "" if DEFAULT_DATASTORE == "s3" else "; name it with --datastore s3 before run"
+    return f"{store.url}, written to{advice}"
+
+
+def _mlflow(backend: backends.Backend) -> str:
+    from skinlib import compute, connection
+
+    compute.check_tracking(backend)
+    if "MLFLOW_TRACKING_URI" not in os.environ and not Path("mlflow.db").exists():
+        return "mlflow.db in the working directory, which the first run makes"
+    return connection.check()
+
+
+def _metadata(backend: backends.Backend) -> str:
+    from metaflow.metaflow_config import DEFAULT_METADATA, SERVICE_URL
+
+    if DEFAULT_METADATA != "service":
+        if isinstance(backend, backends.Local):
+            return "local"
+        return "local: works, but the cards of remote tasks are lost; a service keeps them (METAFLOW_SERVICE_URL)"
+    try:
+        with urllib.request.urlopen(f"{SERVICE_URL}/ping", timeout=5):
+            return str(SERVICE_URL)
+    except (OSError, ValueError) as error:
+        raise _Wrong(f"{SERVICE_URL} does not answer ({error}); check METAFLOW_SERVICE_URL.") from error
+
+
+def _queue(backend: backends.Batch) -> str:
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+    from metaflow.metaflow_config import BATCH_JOB_QUEUE
+
+    name = backend.queue or BATCH_JOB_QUEUE
+    if not name:
+        raise _Wrong("none is named; set `queue` in the compute config or METAFLOW_BATCH_JOB_QUEUE.")
+    try:
+        found = boto3.client("batch").describe_job_queues(jobQueues=[name])["jobQueues"]
+    except (BotoCoreError, ClientError) as error:
+        raise _Wrong(f"{name} cannot be asked for ({error}); check region and permissions.") from error
+    if not found:
+        raise _Wrong(f"{name} does not exist in this account and region; run make infra, or correct the name.")
+    if found[0]["state"] != "ENABLED" or found[0].get("status", "VALID") != "VALID":
+        raise _Wrong(f"{name} is {found[0]['state']}, {found[0].get('status')}; enable it in the Batch console.")
+    return f"{name}, enabled"
+
+
+def _namespace(backend: backends.Kubernetes) -> str:
+    from kubernetes import client, config
+    from metaflow.metaflow_config import KUBERNETES_NAMESPACE
+
+    name = backend.namespace or KUBERNETES_NAMESPACE
+    try:
+        config.load_kube_config()
+        client.CoreV1Api().list_namespaced_pod(name, limit=1, _request_timeout=5)
+    except Exception as error:  # The client raises its own, urllib3's and plain ones.
+        reason = getattr(error, "reason", None) or str(error).partition("\n")[0]
+        raise _Wrong(f"pods in {name} cannot be listed ({reason}); check KUBECONFIG and the permissions.") from error
+    return f"{name}, pods can be listed"
+
+
+def _image(backend: backends.Batch | backends.Kubernetes) -> str:
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+    from metaflow.metaflow_config import BATCH_CONTAINER_IMAGE, KUBERNETES_CONTAINER_IMAGE
+
+    profile = BATCH_CONTAINER_IMAGE if isinstance(backend, backends.Batch) else KUBERNETES_CONTAINER_IMAGE
+    name = backend.image or profile
+    if not name:
+        raise _Wrong("none is named; run make image, and set `image` in the compute config or in the profile.")
+    in_ecr = _ECR.fullmatch(name)
+    if not in_ecr:
+        return f"{name}, not looked for in its registry"
+    region, repository, tag = in_ecr.groups()
+    try:
+        ecr = boto3.client("ecr", region_name=region)
+        ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
+    except (BotoCoreError, ClientError) as error:
+        raise _Wrong(f"{name} is not there ({error}); build and push it: make image.") from error
+    return name
