@@ -1,0 +1,126 @@
+"""The flow itself on the platform: only training is remote, survives what happens to it, and moves to other compute."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import psutil
+import pytest
+
+from tests.flow.conftest import Place, sweep, wait_for
+from tests.platform.conftest import Platform
+
+LONG = {"epochs": 15}
+COMPUTE = {
+    "batch": {"backend": "batch", "gpu": 2, "memory": 9000, "environment": {"SKINLIB_CHECKPOINT_SECONDS": "0"}},
+    "kubernetes": {"backend": "kubernetes", "gpu": 1, "environment": {"SKINLIB_CHECKPOINT_SECONDS": "0"}},
+}
+READ = """
+import base64, json, re
+from metaflow import Flow, namespace
+from metaflow.cards import get_cards
+namespace(None)
+run = Flow("SkinLesionFlow").latest_run
+facts = {"successful": run.successful, "tasks": []}
+for task in run["train"]:
+    page = get_cards(task)[0].get()
+    card = "".join(base64.b64decode(b).decode() for b in re.findall(r'__MF_DATA__\\["[^"]+"\\] = "([^"]+)"', page))
+    facts["tasks"].append({"history": task["result"].data["history"], "card": "Training: finished" in card})
+print(json.dumps(facts))
+"""
+
+
+@pytest.fixture
+def place(platform: Platform, tmp_path: Path) -> Place:
+    """A user's directory, in a shell that has sourced the platform's `env`."""
+    names = ("METAFLOW_", "MLFLOW_", "AWS_", "KUBECONFIG")
+    env = {name: value for name, value in platform.environment().items() if name.startswith(names)}
+    for name, config in COMPUTE.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(config))
+    return Place(tmp_path, env)
+
+
+def flow(place: Place, backend: str, data: Path, experiment: str, *trials: dict[str, Any]) -> list[str]:
+    command = place.flow_command("--experiment", experiment, config=sweep(*trials), data=data)
+    return [command[0], "--config", "compute", f"{backend}.json", *command[1:]]
+
+
+def read(place: Place) -> dict[str, Any]:
+    code, output = place.call("-c", READ)
+    assert code == 0, output
+    return json.loads(output.splitlines()[-1])
+
+
+def recorded(place: Place, experiment: str) -> tuple[list[Any], list[Any]]:
+    """MLflow's parents and children."""
+    client = mlflow.MlflowClient(place.env["MLFLOW_TRACKING_URI"])
+    runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    return [run for run in runs if run not in children], children
+
+
+def trainings(platform: Platform, backend: str) -> list[psutil.Process]:
+    """The processes that train in a job now."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        words, folder = process.info["cmdline"] or [], process.info["cwd"] or ""
+        in_job = folder.startswith(str(platform.home / backend))
+        if in_job and "python" in words[0] and "step" in words and words[words.index("step") + 1] == "train":
+            found.append(process)
+    return found
+
+
+def logs(platform: Platform, backend: str) -> str:
+    return "".join(path.read_text() for path in (platform.home / backend).glob("*/log.txt"))
+
+
+def test_training_alone_runs_on_batch_and_leaves_what_a_local_run_leaves(
+    platform: Platform, place: Place, tiny_images: Path
+) -> None:
+    before = len(platform.jobs("batch"))
+    code, output = place.call(*flow(place, "batch", tiny_images, "on-batch", {}, {"epochs": 3}))
+    assert code == 0, output
+    jobs = platform.jobs("batch")[before:]
+    assert len(jobs) == 2
+    for job in jobs:
+        assert " step train " in " ".join(job["containerOverrides"]["command"])
+        assert {"type": "GPU", "value": "2"} in job["containerOverrides"]["resourceRequirements"]
+        assert {"type": "MEMORY", "value": "9000"} in job["containerOverrides"]["resourceRequirements"]
+    facts = read(place)
+    assert facts["successful"]
+    assert sorted(len(task["history"]) for task in facts["tasks"]) == [2, 3]
+    assert all(task["card"] for task in facts["tasks"]), "the metadata service should have brought them"
+    parents, children = recorded(place, "on-batch")
+    assert [run.info.status for run in parents] == ["FINISHED"]
+    assert [run.info.status for run in children] == ["FINISHED"] * 2
+
+
+def test_a_killed_task_is_retried_and_a_killed_run_is_resumed_on_other_compute(
+    platform: Platform, place: Place, tiny_images: Path
+) -> None:
+    process = place.start(*flow(place, "kubernetes", tiny_images, "moved", LONG))
+    # A pod is lost, as a spot instance would be.
+    wait_for(lambda: "epoch 2/" in logs(platform, "kubernetes"), process)
+    trainings(platform, "kubernetes")[0].kill()
+    wait_for(lambda: "Continuing after epoch" in logs(platform, "kubernetes"), process)
+    assert [job.get("status") for job in platform.jobs("kubernetes")][-2] == {"failed": 1}
+
+    # The machine that the flow was started on is lost, and the pod with it.
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for training in trainings(platform, "kubernetes"):
+        training.kill()
+
+    place.env["SKINLIB_COMPUTE"] = "batch.json"
+    before = len(platform.jobs("batch"))
+    code, output = place.resume()
+    assert code == 0, output
+    assert "Continuing after epoch" in output
+    assert len(platform.jobs("batch")) == before + 1
+    (task,) = read(place)["tasks"]
+    assert [epoch["epoch"] for epoch in task["history"]] == list(range(1, LONG["epochs"] + 1))
+    parents, children = recorded(place, "moved")
+    assert [run.info.status for run in (*parents, *children)] == ["FINISHED"] * 2
