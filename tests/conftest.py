@@ -1,3 +1,20 @@
 """Fixtures shared by all tests; the servers they start are real and end with them."""
 
-pytest_plugins = ["tests.servers.s3", "tests.servers.mlflow"]
+import os
+from pathlib import Path
+
+import pytest
+
+from skinlib import sample
+
+# Test files run side by side: with a thread for each core in each of them, threads would mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+pytest_plugins = ["tests.servers.s3", "tests.servers.mlflow", "tests.servers.aws"]
+
+
+@pytest.fixture(scope="session")
+def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small synthetic data set: 96 images to train with and 32 to test with."""
+    folder = tmp_path_factory.mktemp("images") / "lesions"
+    sample.generate(folder, n_train=96, n_test=32)
+    return folder

@@ -14,8 +14,6 @@ from typing import Any
 import psutil
 import pytest
 
-from skinlib import sample
-
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {"architecture": "resnet10", "image_size": 32, "epochs": 2, "batch_size": 16}
 
@@ -33,12 +31,16 @@ class Place:
     env: dict[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
+        temporary = self.folder / "tmp"
+        temporary.mkdir(exist_ok=True)
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("METAFLOW_", "MLFLOW_", "AWS_"))}
         own = {
             "METAFLOW_USER": "tester",
             "METAFLOW_HOME": str(self.folder / "home"),
             "XDG_CACHE_HOME": str(self.folder / "cache"),
             "SKINLIB_CHECKPOINT_SECONDS": "0",
+            # The slots of a machine are locks in there: tests that run side by side must not wait for each other's.
+            "TMPDIR": str(temporary),
             # A profile or a role of this machine must not decide a test.
             "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
@@ -122,14 +124,6 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str], secon
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.03)
     return result
-
-
-@pytest.fixture(scope="session")
-def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small synthetic data set: 96 images to train with and 32 to test with."""
-    folder = tmp_path_factory.mktemp("images") / "lesions"
-    sample.generate(folder, n_train=96, n_test=32)
-    return folder
 
 
 @pytest.fixture

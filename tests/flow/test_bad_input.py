@@ -102,7 +102,7 @@ def test_a_tracking_server_that_does_not_answer(place, images):
 
 def test_a_parameter_out_of_range(place, images):
     output = refused(place, "--validation-fraction", "1.5", data=images)
-    assert "The validation fraction is 1.5; give a number between 0 and 1" in output
+    assert "The validation fraction is 1.5; give a number above 0 and at most 0.5" in output
 
 
 def test_missing_pretrained_weights(place, images):

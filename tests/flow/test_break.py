@@ -16,7 +16,7 @@ from skinlib.sweep import Trial
 from skinlib.training import Checkpoint, train
 from tests.flow.conftest import TINY, sweep, wait_for
 
-LONG = {"epochs": 60}
+LONG = {"epochs": 30}
 
 
 def run_data(place, expression):
@@ -81,7 +81,7 @@ def test_a_killed_branch_goes_on_from_its_checkpoint(place, tiny_images):
     assert same(run_data(place, "run.data.weights"), uninterrupted(place))
     trials, parents = mlflow_runs(place)
     assert parents == ["FINISHED"]
-    assert list(trials.values()) == [("FINISHED", list(range(1, 61)))]
+    assert list(trials.values()) == [("FINISHED", list(range(1, LONG["epochs"] + 1)))]
 
 
 def test_a_killed_flow_is_resumed_and_nothing_finished_is_done_again(place, tiny_images):
@@ -98,11 +98,12 @@ def test_a_killed_flow_is_resumed_and_nothing_finished_is_done_again(place, tiny
     assert f"Resuming run {place.run_ids()[0]}" in output
     assert f"epoch {finished}/{finished}:" not in output
     assert "from the last checkpoint" in output
-    long = run_data(place, "next(t.data.weights for t in run['train'] if len(t.data.result['history']) == 60)")
+    length = LONG["epochs"]
+    long = run_data(place, f"next(t.data.weights for t in run['train'] if len(t.data.result['history']) == {length})")
     assert same(long, uninterrupted(place))
     trials, parents = mlflow_runs(place)
     assert parents == ["FINISHED"]
-    assert sorted(trials.values()) == [("FINISHED", [1, 2]), ("FINISHED", list(range(1, 61)))]
+    assert sorted(trials.values()) == [("FINISHED", [1, 2]), ("FINISHED", list(range(1, LONG["epochs"] + 1)))]
 
 
 def test_a_scheduler_that_was_killed_alone_leaves_branches_that_resume_stops(place, tiny_images):

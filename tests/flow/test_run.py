@@ -12,6 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from skinlib import model_card, stress
 from tests.flow.conftest import TINY, Place, sweep
 
 DIVERGING = {"optimiser": "sgd", "learning_rate": 10.0, "weight_decay": 1.0, "momentum": 0.99}
@@ -60,12 +61,49 @@ def test_the_run_ends_with_what_came_out_and_what_to_do_next(done):
         assert words in done.output
 
 
-def test_the_leaderboard_has_every_trial_best_first(done):
+def test_the_leaderboard_has_every_trial_and_the_winner_first(done):
+    first, second, third = done.read("run.data.leaderboard.to_dict('records')")
+    assert [first["status"], second["status"], third["status"]] == ["finished", "finished", "diverged"]
+    assert first["behind_best"] <= first["standard_error"]
+    assert second["behind_best"] == 0 or first["behind_best"] == 0
+
+
+def test_the_shortcut_stands_beside_every_trial(done):
     rows = done.read("run.data.leaderboard.to_dict('records')")
-    assert len(rows) == 3
-    finished = [row["validation_auroc"] for row in rows if row["status"] == "finished"]
-    assert finished == sorted(finished, reverse=True)
-    assert len(finished) == 2
+    for row in rows[:2]:
+        assert row["above_shortcut"] == pytest.approx(row["validation_auroc"] - row["shortcut_auroc"])
+
+
+def test_the_audit_names_duplicates_leaks_and_groups(done):
+    audit = done.read("run.data.audit")
+    assert audit["label_conflicts"] == []
+    assert audit["n_groups"] == done.read("len(set(run.data.groups.tolist()))")
+
+
+def test_what_is_served_was_chosen_on_validation_images(done):
+    served, probabilities, labels = done.read(
+        "[run.data.classifier, run.data.best_result['validation_probabilities'].tolist(), "
+        "run.data.labels[run.data.split['validation']].tolist()]"
+    )
+    malignant = np.array(probabilities)[np.array(labels) == 1]
+    calibrated = 1 / (1 + np.exp(-np.log(malignant / (1 - malignant)) / served["temperature"]))
+    assert served["sensitivity"] == 0.95
+    assert np.mean(calibrated >= served["threshold"] - 1e-12) >= 0.95
+    assert np.mean(calibrated > served["threshold"] + 1e-12) < 0.95
+
+
+def test_the_report_has_intervals_shortcut_and_calibration(done):
+    scores = done.read("run.data.test_report")["all"]
+    assert scores["auroc"]["value"] == done.read("run.data.test_metrics['auroc']")
+    low, high = scores["auroc"]["interval"]
+    assert low < high
+    assert scores["shortcut"]["difference"]["value"] is not None
+    assert scores["calibration"]["before"]["brier"]["value"] > 0
+
+
+def test_every_shift_is_in_the_stress_table(done):
+    rows = done.read("run.data.stress")
+    assert [row["name"] for row in rows] == [stress.UNCHANGED, *stress.SHIFTS]
 
 
 def test_a_diverged_trial_is_recorded_and_the_sweep_goes_on(done):
@@ -116,10 +154,10 @@ def test_the_checkpoints_are_gone(done):
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        ("ingest", ["128 images", "Nothing was rejected"]),
-        ("train", ["Training: ", "learning rate"]),
-        ("select", ["Search: 3 trials, 1 failed", "diverged"]),
-        ("evaluate", ["Test: resnet10-32px-", "sensitivity", "istakes"]),
+        ("ingest", ["128 images", "Nothing was rejected", "uplicate", "olour alone"]),
+        ("train", ["Training: ", "learning rate", "olour alone"]),
+        ("select", ["Search: 3 trials, 1 failed", "diverged", "one standard error"]),
+        ("evaluate", ["Test: resnet10-32px-", "sensitivity", "olour alone", "cooler", "Grad-CAM", "Model card"]),
     ],
 )
 def test_every_card_shows_what_it_is_for(done, step, words):
@@ -157,6 +195,20 @@ def test_mlflow_has_the_curve_of_every_epoch(client, mlflow_runs):
     assert [point.step for point in points] == [1, 2, 3]
 
 
+def test_mlflow_has_the_shortcut_in_every_run(mlflow_runs):
+    parent = next(run for run in mlflow_runs if "mlflow.parentRunId" not in run.data.tags)
+    finished = [run for run in mlflow_runs if "mlflow.parentRunId" in run.data.tags and run.info.status == "FINISHED"]
+    assert {"test_auroc_low", "test_shortcut_auroc", "test_above_shortcut_high"} <= parent.data.metrics.keys()
+    assert all({"shortcut_auroc", "above_shortcut_low"} <= run.data.metrics.keys() for run in finished)
+
+
+def test_mlflow_has_the_model_card_whole_and_as_the_version_s_description(done, client, mlflow_runs):
+    parent = next(run for run in mlflow_runs if "mlflow.parentRunId" not in run.data.tags)
+    card = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/model_card.md")
+    assert card == done.read("run.data.model_card")
+    assert client.get_model_version("skin-lesion", "1").description == model_card.excerpt(card)
+
+
 def test_mlflow_names_what_a_repetition_needs(mlflow_runs):
     child = next(run for run in mlflow_runs if "mlflow.parentRunId" in run.data.tags)
     assert child.data.params["seed"] == "0"
@@ -179,8 +231,10 @@ def test_the_command_and_the_flow_give_the_same_metrics(done, tiny_images):
     code, output = done.place.call_skinlib("evaluate", "models:/skin-lesion@champion", str(tiny_images), "--json")
     assert code == 0, output
     metrics = json.loads(output)
-    assert set(metrics) == METRICS
-    assert metrics == pytest.approx(done.read("run.data.test_metrics"), rel=1e-9)
+    assert set(metrics) == METRICS | {"report", "distance"}
+    scores = {name: metrics[name] for name in METRICS}
+    assert scores == pytest.approx(done.read("run.data.test_metrics"), rel=1e-9)
+    assert metrics["report"]["all"]["auroc"] == done.read("run.data.test_report")["all"]["auroc"]
 
 
 def test_the_registered_model_predicts_what_the_flow_scored(done, tiny_images, tmp_path):
