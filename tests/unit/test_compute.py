@@ -104,7 +104,7 @@ def package(tmp_path_factory) -> Path:
     result = call(folder, str(FLOW), "--config", "sweep", config, "package", "save", "package.tgz")
     assert result.returncode == 0, result.stderr
     with tarfile.open(folder / "package.tgz") as archive:
-        archive.extractall(folder / "task", filter="data")
+        archive.extractall(folder / "task")
     return folder / "task"
 
 
