@@ -240,7 +240,7 @@ class SkinLesionFlow(FlowSpec):
             stress,
         )
 
-        slots.limit_threads()
+        workers = slots.limit_threads()
         packed = dataset.open_packed(compute.run_store(), self.manifest["hash"])
         test = self.split["test"]
         images, labels = packed.images[test], self.labels[test]
@@ -262,7 +262,7 @@ class SkinLesionFlow(FlowSpec):
             shortcut_probabilities=shortcut.probabilities(self.colours, self.labels, self.split["train"], test),
             twins=self.twins[test],
         )
-        self.stress = stress.table(predict, images, labels, threshold)
+        self.stress = stress.table(predict, images, labels, threshold, workers=workers)
         self.model_card = model_card.render(
             {
                 "name": self.best_trial["key"],

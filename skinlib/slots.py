@@ -28,11 +28,13 @@ class Slot:
     threads: int
 
 
-def limit_threads() -> None:
-    """Give this process as many CPU threads as a trial gets."""
+def limit_threads() -> int:
+    """Let torch use as many CPU threads as a trial gets, and return how often that goes into the machine's cores."""
     import torch
 
-    torch.set_num_threads(_threads(_cores()))
+    cores = _cores()
+    torch.set_num_threads(_threads(cores))
+    return cores // _threads(cores)
 
 
 def _cores() -> int:

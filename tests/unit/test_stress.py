@@ -1,5 +1,7 @@
 """Stress shifts: each does what its name says, to every image alike, and the table tells what comes of it."""
 
+import time
+
 import numpy as np
 import pytest
 from PIL import Image, ImageStat
@@ -123,15 +125,21 @@ def test_table_does_not_depend_on_batches_or_order():
         assert turned[name] == pytest.approx(row)
 
 
-def test_table_holds_one_batch_at_a_time():
-    sizes = []
+@pytest.mark.parametrize("workers", [1, 2])
+def test_table_holds_one_batch_a_worker_at_a_time(workers):
+    held, most = set(), 0
 
     def predict(images):
-        sizes.append(len(images))
+        nonlocal most
+        held.add(id(images))
+        most = max(most, len(held))
+        assert len(images) <= 3
+        time.sleep(0.001)
+        held.remove(id(images))
         return redness(images)
 
-    rows(predict, batch_size=3)
-    assert set(sizes) == {3, 2}
+    assert rows(predict, batch_size=3, workers=workers) == rows(batch_size=3)
+    assert most == workers
 
 
 def test_table_of_one_class_leaves_what_is_undefined_empty():

@@ -1,0 +1,95 @@
+"""The search for near-duplicates against perceptual hashes: what is found, what is wrong, and how long it takes.
+
+    pip install ImageHash==4.3.2
+    python -m benchmarks.duplicates            # 400 synthetic lesions, each beside a changed copy of itself
+    python -m benchmarks.duplicates FOLDER     # real images with a near_duplicates.csv: image_a, image_b
+
+The peer is ImageHash's pHash of 64 bits, the usual way to this: a pair is two images of which one has, in one of its 8
+orientations, a hash at most so many bits from the other's. Where the images are drawn, every pair but those of an image
+and its copy is wrong. Of real ones only the listed pairs are known, so there the number of pairs found stands for it.
+"""
+
+import csv
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import imagehash
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from skinlib import dataset, duplicates, sample
+from skinlib.storage import open_store
+from tests.unit.test_duplicates import CHANGES
+
+Pairs = set[tuple[int, int]]
+DISTANCES = (2, 6, 10)  # bits: from hardly any wrong pair to most changes found
+
+
+def perceptual_hashes(images: NDArray[np.uint8], distance: int) -> Pairs:
+    """Find pairs by pHash, at most `distance` of 64 bits apart."""
+    turned = [np.rot90(side, k, axes=(1, 2)) for side in (images, images[:, :, ::-1]) for k in range(4)]
+    hashes = np.array([[_hash(image) for image in orientation] for orientation in turned])
+    found = set()
+    for i, own in enumerate(hashes[0]):
+        apart = np.count_nonzero(hashes != own, axis=2).min(axis=0)
+        found |= {(min(i, j), max(i, j)) for j in np.flatnonzero(apart <= distance).tolist() if j != i}
+    return found
+
+
+def _hash(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return imagehash.phash(Image.fromarray(np.ascontiguousarray(image))).hash.ravel()
+
+
+SEARCHES: dict[str, Callable[[NDArray[np.uint8]], Pairs]] = {
+    "skinlib": lambda images: set(duplicates.near(images)),
+    **{f"pHash, {d} bits": lambda images, d=d: perceptual_hashes(images, d) for d in DISTANCES},  # type: ignore[misc]
+}
+
+
+def on_drawn_images(count: int = 400) -> None:
+    """Print the share of the copies that each search finds, by the change, and its wrong pairs."""
+    names = [name for name in dataset.CLASSES for _ in range(count // 2)]
+    lesions = [sample.draw(1, "train", name, k) for k, name in enumerate(names, start=1)]
+    copies = [np.asarray(CHANGES[k % len(CHANGES)](Image.fromarray(image))) for k, image in enumerate(lesions)]
+    images = np.stack(lesions + copies)
+    right = [(k, k + count) for k in range(count)]
+    print(f"{count} drawn lesions and a changed copy of each; share of the copies found\n")
+    print("| search | " + " | ".join(change.__name__ for change in CHANGES) + " | all | wrong pairs | seconds |")
+    print("|---" * (len(CHANGES) + 4) + "|")
+    for name, search in SEARCHES.items():
+        begun = time.perf_counter()
+        found = search(images)
+        seconds = time.perf_counter() - begun
+        kinds = [right[k :: len(CHANGES)] for k in range(len(CHANGES))]
+        shares = [sum(pair in found for pair in kind) / len(kind) for kind in [*kinds, right]]
+        cells = [f"{share:.0%}" for share in shares] + [f"{len(found.difference(right)):,}", f"{seconds:.1f}"]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+def on_real_images(folder: Path) -> None:
+    """Print how many of the listed pairs each search finds, and how many others."""
+    with TemporaryDirectory() as scratch:
+        cache = open_store(scratch)
+        packed = dataset.open_packed(cache, dataset.prepare(dataset.list_images(str(folder)), cache).hash)
+        place = {key: index for index, key in enumerate(packed.manifest.keys)}
+        with (folder / "near_duplicates.csv").open() as file:
+            listed = {tuple(sorted((place[r["image_a"]], place[r["image_b"]]))) for r in csv.DictReader(file)}
+        ours: Pairs = set()
+        print(f"{len(packed.images):,} images, {len(listed)} listed pairs\n")
+        print("| search | listed pairs found | other pairs | of these also found by skinlib | seconds |")
+        print("|---|---|---|---|---|")
+        for name, search in SEARCHES.items():
+            begun = time.perf_counter()
+            found = search(packed.images)
+            seconds = time.perf_counter() - begun
+            ours = ours or found
+            others = found - listed
+            print(f"| {name} | {len(found & listed)} | {len(others):,} | {len(others & ours)} | {seconds:.1f} |")
+
+
+if __name__ == "__main__":
+    on_real_images(Path(sys.argv[1])) if len(sys.argv) > 1 else on_drawn_images()

@@ -1,0 +1,77 @@
+"""What a remote training task takes besides its training, against an empty task of Metaflow's.
+
+    make platform && source .platform/env
+    python -m benchmarks.remote_overhead
+
+A task's time is that from its creation by the scheduler to its end, as the metadata service has it. What remains of a
+training task's without its epochs is overhead: package, imports, packed images, network, card, curve, weights. The
+emulators start processes, where the real backends start containers: only the difference to Metaflow's own carries over.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from metaflow import Flow, Task, namespace
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = 3
+TRIAL = {"architecture": "resnet10", "image_size": 32, "epochs": 1, "batch_size": 32}
+
+
+def run(folder: Path, *command: str) -> None:
+    """Run a flow to its good end, or exit with what it printed."""
+    done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+
+
+def seconds(task: Task) -> float:
+    """How long a task took, all told."""
+    return float((task.finished_at - task.created_at).total_seconds())
+
+
+def empty_tasks(folder: Path, options: list[str]) -> Iterator[float]:
+    """Run Metaflow's own and yield what each task took."""
+    run(folder, str(ROOT / "benchmarks/empty_flow.py"), "run", *options)
+    yield from (seconds(step.task) for step in Flow("EmptyFlow").latest_run)
+
+
+def training_task(folder: Path, backend: str) -> tuple[float, float]:
+    """Run ours and return what the training task took besides its epochs, and these."""
+    config = folder / "compute.json"
+    config.write_text(json.dumps({"backend": backend}))
+    sweep = folder / "sweep.json"
+    sweep.write_text(json.dumps({"strategy": "list", "trials": [TRIAL]}))
+    flow = [str(ROOT / "flows/train.py"), "--config", "compute", str(config), "--config", "sweep", str(sweep)]
+    run(folder, *flow, "run", "--experiment", "benchmark", "--model-name", "benchmark")
+    task = Flow("SkinLesionFlow").latest_run["train"].task
+    epochs = sum(epoch["seconds"] for epoch in task["result"].data["history"])
+    return seconds(task) - epochs, epochs
+
+
+def main() -> None:
+    """Print a table, a row a backend."""
+    if os.environ.get("METAFLOW_PROFILE") != "local":
+        sys.exit("This measures on the platform of this machine; run `make platform` and `source .platform/env` first.")
+    namespace(None)
+    print(f"Medians of {RUNS} runs, in seconds\n")
+    print("| backend | empty task | training task without its epochs | ratio | its epochs |\n|---|---|---|---|---|")
+    for backend in ("local", "batch", "kubernetes"):
+        empty: list[float] = []
+        trained: list[tuple[float, float]] = []
+        for _ in range(RUNS):
+            with TemporaryDirectory() as folder:
+                empty += empty_tasks(Path(folder), [] if backend == "local" else ["--with", backend])
+                trained.append(training_task(Path(folder), backend))
+        own, (ours, epochs) = median(empty), map(median, zip(*trained, strict=True))
+        print(f"| {backend} | {own:.1f} | {ours:.1f} | {ours / own:.1f} | {epochs:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
