@@ -30,7 +30,7 @@ class Audit:
         statistics: By split, class and name (`shortcut.STATISTICS`), the mean over the images, in 0..1; a class
             without images is left out.
         groups: int64 (N,), equal for images that a chain of duplicates joins; numbered from 0 in the order of the keys.
-        twins: bool (N,), images in test that have a duplicate in train.
+        twins: bool (N,), images in test whose group reaches into train.
         colours: float64 (N, 6), from `shortcut.colours`.
     """
 
@@ -105,8 +105,7 @@ def audit(packed: PackedDataset, on_progress: Progress = lambda done, total: Non
     every = duplicates.near(packed.images, on_progress)
     near = sorted(set(every).difference(exact))
     leaks = [pair if splits[pair[0]] == "train" else pair[::-1] for pair in every if splits[pair[0]] != splits[pair[1]]]
-    twins = np.zeros(len(keys), np.bool_)
-    twins[[test for _, test in leaks]] = True
+    groups, in_train = _components(every, len(keys)), np.array(splits) == "train"
     colours = shortcut.colours(packed.images)
 
     def named(pairs: Sequence[tuple[int, int]]) -> Pairs:
@@ -120,8 +119,8 @@ def audit(packed: PackedDataset, on_progress: Progress = lambda done, total: Non
         doubtful_labels=named([(i, j) for i, j in near if labels[i] != labels[j]]),
         counts=packed.manifest.summary()["counts"],
         statistics=_statistics(colours, np.array(splits), packed.labels),
-        groups=_components(every, len(keys)),
-        twins=twins,
+        groups=groups,
+        twins=~in_train & np.isin(groups, groups[in_train]),
         colours=colours,
     )
 

@@ -37,6 +37,9 @@ WINDOWS = [(1.0, 0.0, 0.0), *((0.87, top, left) for top, left in product((0, 0.0
 # Pixels a side, steps of the alignment, and the correlation of the detail that a pair must have to stay. Of 183 real
 # pairs above the last one all looked right to the eye; of 30 between 0.5 and 0.65 half at most, the rest round moles.
 LEVELS = ((16, 2, 0.6), (32, 3, 0.45), (64, 4, 0.65))
+COPIES = (
+    64  # identical images that are paired each with each; of more each with the first, or memory grows quadratically
+)
 NOISE = 3.0  # grey levels: weaker detail may be the camera's or the compression's
 _BLOCK = 64  # images: 61 MB of correlations among 30,000
 
@@ -50,7 +53,7 @@ def identical(images: NDArray[np.uint8]) -> list[tuple[int, int]]:
     Returns:
         (i, j) with i < j, ascending.
     """
-    return sorted(pair for group in _copies(images) for pair in combinations(group, 2))
+    return sorted(pair for group in _copies(images) for pair in _pairs(group))
 
 
 def near(images: NDArray[np.uint8], on_progress: Progress = lambda done, total: None) -> list[tuple[int, int]]:
@@ -66,11 +69,17 @@ def near(images: NDArray[np.uint8], on_progress: Progress = lambda done, total: 
         (i, j) with i < j, ascending.
     """
     groups = _copies(images)
-    pairs = {pair for group in groups for pair in combinations(group, 2)}
+    pairs = {pair for group in groups for pair in _pairs(group)}
     first = [group[0] for group in groups]
     for a, b in _similar(_grey(images, first), on_progress):
-        pairs.update((min(pair), max(pair)) for pair in product(groups[a], groups[b]))
+        pairs.update((min(pair), max(pair)) for pair in product(groups[a][:COPIES], groups[b][:COPIES]))
     return sorted(pairs)
+
+
+def _pairs(copies: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield pairs that join all copies of an image."""
+    yield from combinations(copies[:COPIES], 2)
+    yield from product(copies[:1], copies[COPIES:])
 
 
 def _copies(images: NDArray[np.uint8]) -> list[list[int]]:

@@ -99,6 +99,16 @@ def test_a_chain_of_duplicates_is_one_group(images):
     assert found.n_groups == 8
 
 
+def test_a_test_image_is_a_twin_if_a_chain_of_any_length_leads_to_train(images, monkeypatch):
+    # Of many look-alikes the search compares each with some.
+    keys = sorted(images)
+    chain = [keys.index(f"{key}.jpg") for key in ("test/benign/1", "test/benign/2", "train/benign/1")]
+    monkeypatch.setattr("skinlib.duplicates.near", lambda *_: [(chain[0], chain[1]), (chain[1], chain[2])])
+    found = audit(packed(images))
+    assert found.leaks == [("train/benign/1.jpg", "test/benign/2.jpg")]
+    assert np.flatnonzero(found.twins).tolist() == chain[:2]
+
+
 def test_counts_and_statistics_are_by_split_and_class(images):
     found = audit(packed(images))
     assert found.counts == {split: {"benign": 2, "malignant": 2} for split in ("train", "test")}

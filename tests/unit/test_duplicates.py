@@ -99,6 +99,14 @@ def test_more_copies_than_the_search_looks_at_are_all_found(lesions):
     assert duplicates.near(np.concatenate([copies, changed])) == list(combinations(range(len(copies) + 1), 2))
 
 
+def test_the_pairs_of_very_many_copies_grow_with_their_number_and_join_them_all():
+    images = np.zeros((duplicates.COPIES + 500, 32, 32, 3), np.uint8)
+    pairs = duplicates.identical(images)
+    assert duplicates.near(images) == pairs
+    assert len(pairs) == duplicates.COPIES * (duplicates.COPIES - 1) // 2 + 500
+    assert {image for pair in pairs for image in pair} == set(range(len(images)))
+
+
 def test_blank_images_are_like_nothing(lesions):
     blank = [np.full((224, 224, 3), level, np.uint8) for level in (0, 128, 255)]
     assert duplicates.near(np.concatenate([lesions[:2], np.stack(blank)])) == []
