@@ -12,7 +12,7 @@ _EDGES = np.linspace(0, 1, BINS + 1)
 
 
 def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Divide the logits of probabilities, float (N,) in 0..1, by a temperature; their order stays the same."""
+    """Divide the logits of probabilities, float (N,) in 0..1, by a temperature; their order is never reversed."""
     with np.errstate(divide="ignore", over="ignore"):  # 0 and 1 have infinite logits and stay what they are
         logits = np.log(probabilities) - np.log1p(-probabilities)
         return 1 / (1 + np.exp(-logits / temperature))

@@ -292,7 +292,7 @@ def _operating_point(labels: np.ndarray, called: np.ndarray, groups: np.ndarray,
 def decision_curve(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, list[float]]:
     """Net benefit of acting on a model, by the threshold at which one acts (Vickers and Elkin 2006).
 
-    At a threshold t one thinks t / (1 - t) false alarms as bad as one missed melanoma; the benefit is in true
+    At a threshold t one thinks (1 - t) / t false alarms as bad as one missed melanoma; the benefit is in true
     positives per image (doi:10.1177/0272989X06295361). Acting on no image has none.
 
     Returns:
@@ -335,7 +335,9 @@ def _auroc(malignant: np.ndarray, benign: np.ndarray) -> np.ndarray:
 def _average_precision(malignant: np.ndarray, benign: np.ndarray) -> np.ndarray:
     precision = malignant / np.maximum(malignant + benign, 1)
     with np.errstate(invalid="ignore"):
-        return (np.diff(malignant, prepend=0) * precision).sum(axis=1) / malignant[:, -1]
+        average = (np.diff(malignant, prepend=0) * precision).sum(axis=1) / malignant[:, -1]
+    # Without a benign image it would be 1, whatever the model is.
+    return np.where(benign[:, -1] > 0, average, np.nan)
 
 
 def _sensitivity_at(malignant: np.ndarray, benign: np.ndarray, specificities: Sequence[float]) -> np.ndarray:

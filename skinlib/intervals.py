@@ -83,7 +83,9 @@ def share(hits: np.ndarray, groups: np.ndarray) -> Estimate:
 
     Args:
         hits: bool (N,).
-        groups: int (N,); each counts as one observation, as if its images told the same. That errs to the wide side.
+        groups: int (N,); the images of a group count as if they told the same, which errs to the wide side. With
+            groups of m images each the interval is that of sum(m) ** 2 / sum(m ** 2) observations, the effective
+            sample size (Kish 1965, Survey Sampling): the number of groups, if all are of one size.
     """
     return estimate(*_wilson(hits, groups))
 
@@ -91,7 +93,8 @@ def share(hits: np.ndarray, groups: np.ndarray) -> Estimate:
 def _wilson(hits: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
     if not len(hits):
         return math.nan, math.nan, math.nan
-    p, n = float(np.mean(hits)), len(np.unique(groups))
+    sizes = np.unique(groups, return_counts=True)[1]
+    p, n = float(np.mean(hits)), float(sizes.sum() ** 2 / (sizes**2).sum())
     centre = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
     # Rounding would leave 1e-17 where the limit is 0.

@@ -265,8 +265,9 @@ def test_of_a_single_class_what_is_undefined_is_none(label: int) -> None:
     assert scores["calibration"]["after"]["brier"]["value"] is not None
 
 
-def test_there_is_no_average_precision_without_a_malignant_image() -> None:
-    scores = report(np.zeros(9), np.arange(9) / 9, 0.5, groups=np.arange(9))["all"]
+@pytest.mark.parametrize("label", [0, 1])
+def test_there_is_no_average_precision_of_a_single_class(label: int) -> None:
+    scores = report(np.full(9, label), np.arange(9) / 9, 0.5, groups=np.arange(9))["all"]
     assert scores["average_precision"] == {"value": None, "interval": None}
 
 

@@ -90,6 +90,18 @@ def test_a_share_of_groups_counts_each_once() -> None:
     assert twice == once
 
 
+@pytest.mark.parametrize("sizes", [[10] * 40 + [1] * 40, [30] + [1] * 70, [2] * 75])
+def test_the_interval_of_a_share_covers_the_true_one_in_groups_of_any_size(sizes: list[int]) -> None:
+    # Each group has one outcome: nothing could be less independent. Of few large groups not even the error is known.
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    covered = 0
+    for _ in range(1000):
+        low, high = share((rng.random(len(sizes)) < 0.8)[groups], groups)["interval"]
+        covered += low <= 0.8 <= high
+    assert 0.93 <= covered / 1000 <= 0.98
+
+
 def test_a_share_of_nothing_is_undefined() -> None:
     assert share(np.zeros(0, dtype=bool), np.zeros(0)) == {"value": None, "interval": None}
 
