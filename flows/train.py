@@ -28,8 +28,8 @@ from skinlib import compute
 
 # What `select` hands on of what every branch has; the winner's part it adds itself.
 KEPT = [
-    *("manifest", "audit", "labels", "groups", "twins", "colours", "split", "shortcut_validation"),
-    *("trials", "git_commit", "run_key", "tracking"),
+    *("manifest", "audit", "labels", "groups", "twins", "colours", "split", "shortcut"),
+    *("shortcut_validation", "trials", "git_commit", "run_key", "tracking"),
 ]
 
 
@@ -128,17 +128,17 @@ class SkinLesionFlow(FlowSpec):
         )
         self.split = asdict(dataset.split(manifest, self.groups, self.validation_fraction, self.seed))
         # What colour alone tells, learnt from the same images as the networks and scored on the same.
-        self.shortcut_validation = shortcut.probabilities(
-            self.colours, self.labels, self.split["train"], self.split["validation"]
-        )
-        examples = self.split["train"][:: max(1, len(self.split["train"]) // 24)][:24]
+        learnt, held_back = self.split["train"], self.split["validation"]
+        self.shortcut = shortcut.fit(self.colours[learnt], self.labels[learnt])
+        self.shortcut_validation = shortcut.probabilities(self.colours[held_back], self.shortcut)
+        examples = learnt[:: max(1, len(learnt) // 24)][:24]
         report.ingest_card(
             current.card["data"],
             self.manifest,
             self.audit,
             packed.images[examples],
             packed.labels[examples],
-            evaluation.auroc(self.labels[self.split["validation"]], self.shortcut_validation),
+            evaluation.auroc(self.labels[held_back], self.shortcut_validation),
             self.data == "sample",
         )
         self.next(self.train, foreach="trial_keys")
@@ -195,7 +195,7 @@ class SkinLesionFlow(FlowSpec):
     @step
     def select(self, inputs: list[Any]) -> None:
         """Rank the trials by validation AUROC, keep the winner's weights, and set its temperature and threshold."""
-        from skinlib import calibration, evaluation, report, selection, shortcut
+        from skinlib import calibration, evaluation, report, selection
 
         self.merge_artifacts(inputs, include=KEPT)
         results = {branch.trial_key: branch.result for branch in inputs}
@@ -217,7 +217,7 @@ class SkinLesionFlow(FlowSpec):
                 labels, calibration.calibrate(probabilities, temperature), self.sensitivity
             ),
             "sensitivity": self.sensitivity,
-            "colours": shortcut.reference(self.colours[self.split["train"]]),
+            "shortcut": self.shortcut,
         }
         histories = {key: result["history"] for key, result in results.items()}
         report.select_card(current.card["leaderboard"], self.leaderboard, histories, selection.choice(self.leaderboard))
@@ -259,7 +259,7 @@ class SkinLesionFlow(FlowSpec):
             threshold,
             groups=self.groups[test],
             uncalibrated=uncalibrated,
-            shortcut_probabilities=shortcut.probabilities(self.colours, self.labels, self.split["train"], test),
+            shortcut_probabilities=shortcut.probabilities(self.colours[test], self.shortcut),
             twins=self.twins[test],
         )
         self.stress = stress.table(predict, images, labels, threshold, workers=workers)

@@ -75,7 +75,7 @@ def save(directory: Path, weights: Mapping[str, np.ndarray], config: Mapping[str
             `temperature`: from `calibration.fit_temperature`;
             `threshold`: a calibrated probability at or above it is called malignant;
             `sensitivity`: that the threshold was to have on the validation images;
-            `colours`: of the training images, from `shortcut.reference`.
+            `shortcut`: of the training images, from `shortcut.fit`: what the model is compared with elsewhere.
 
     Returns:
         The paths by artifact name, as MLflow's `artifacts` takes them.

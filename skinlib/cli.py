@@ -66,8 +66,9 @@ def evaluate(model: str, url: str, as_json: bool) -> None:
         threshold,
         groups=audited.groups,
         uncalibrated=calibration.calibrate(probabilities, 1 / temperature),
+        shortcut_probabilities=shortcut.probabilities(audited.colours, served.config["shortcut"]),
     )
-    distance = shortcut.distance(audited.colours, served.config["colours"])
+    distance = shortcut.distance(audited.colours, served.config["shortcut"])
     if as_json:
         metrics = evaluation.binary_metrics(labels, probabilities, threshold)
         click.echo(json.dumps(metrics | {"report": report, "distance": distance}))
@@ -92,7 +93,8 @@ def audit_images(url: str, as_json: bool) -> None:
         labels, splits = packed.labels, np.array(packed.manifest.splits)
         found = audit.audit(packed, console.progress("images compared", as_json))
     train, test = (np.flatnonzero(splits == split) for split in dataset.SPLITS)
-    auroc = evaluation.auroc(labels[test], shortcut.probabilities(found.colours, labels, fit=train, score=test))
+    colour_alone = shortcut.fit(found.colours[train], labels[train])
+    auroc = evaluation.auroc(labels[test], shortcut.probabilities(found.colours[test], colour_alone))
     click.echo(json.dumps(found.to_dict() | {"shortcut_auroc": auroc}) if as_json else found.to_text(auroc))
     found.refuse_conflicts()
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 3.0
 # Standard deviations of the training images, by which the images of another place differ in colour.
 _CLOSE, _FAR = 0.5, 1.0
+_SHOWN_THRESHOLDS = (5, 10, 20, 50)  # percent, of the decision curve
 
 
 def progress(what: str, quiet: bool = False) -> Callable[[int, int], None]:
@@ -39,6 +40,12 @@ def estimate(of: Mapping[str, Any] | None) -> str:
     return f"{number(of['value'])} ({' to '.join(map(number, of['interval']))})"
 
 
+def estimate_in(row: Mapping[str, Any], value: str, low: str, high: str) -> dict[str, Any]:
+    """A metric with its interval from three columns of a leaderboard's row, where NaN stands for what is undefined."""
+    known, *ends = (None if row[name] != row[name] else row[name] for name in (value, low, high))
+    return {"value": known, "interval": None if None in ends else ends}
+
+
 def calibration_error(of: Mapping[str, Any]) -> str:
     """The expected calibration error, as `calibration.reliability` gives it, beside what chance alone would show."""
     noise = of["ece_noise"]
@@ -64,6 +71,9 @@ def evaluation_report(
     point, reliability = scores["operating_point"], scores["calibration"]
     groups = f", {scores['n_groups']:,} groups of look-alikes" if scores["n_groups"] < scores["n"] else ""
     ranking = [["AUROC", estimate(scores["auroc"])], ["average precision", estimate(scores["average_precision"])]]
+    if scores["shortcut"]:
+        ranking.insert(1, ["AUROC of colour alone", estimate(scores["shortcut"]["auroc"])])
+        ranking.insert(2, ["gain over colour alone", estimate(scores["shortcut"]["difference"])])
     for given, measured in (("sensitivity", "specificity"), ("specificity", "sensitivity")):
         for of in scores[f"{measured}_at_{given}"]:
             ranking.append([f"{measured} at {of[given]:.0%} {given}", estimate(of)])
@@ -75,6 +85,12 @@ def evaluation_report(
     shares = [[name, estimate(point[name])] for name in ("sensitivity", "specificity", "accuracy")]
     values = [["malignant lesions", "called malignant", "called benign"]] + [
         [f"{of['prevalence']:.0%}", estimate(of["ppv"]), estimate(of["npv"])] for of in point["predictive_values"]
+    ]
+    curve = scores["decision_curve"]
+    benefit = [["acting from a probability of", "on the model", "on all images"]] + [
+        [number(at), number(model), number(everything)]
+        for at, model, everything in zip(curve["threshold"], curve["model"], curve["all_malignant"], strict=True)
+        if round(100 * at) in _SHOWN_THRESHOLDS
     ]
     scaling = [reliability["before"], reliability["after"]]
     probabilities = [
@@ -94,6 +110,8 @@ def evaluation_report(
         f"Calls, malignant from a probability of {number(report['threshold'])} on\n{_table(calls)}",
         _table(shares),
         f"Share of right calls, by how many lesions are malignant\n{_table(values)}",
+        "Net benefit: true positives per image, less false alarms at the price of where one would act\n"
+        f"{_table(benefit)}",
         f"Probabilities\n{_table(probabilities)}",
         f"Colours, and how far they are apart in standard deviations of the training images\n{_table(colours)}",
     ]
@@ -102,7 +120,10 @@ def evaluation_report(
 
 def likeness(distance: Sequence[Mapping[str, Any]]) -> str:
     """Say in a sentence, on two lines, whether images look like those of the training, by `shortcut.distance`."""
-    widest = max((row for row in distance if row["deviations"] is not None), key=lambda row: abs(row["deviations"]))
+    known = [row for row in distance if row["deviations"] is not None]
+    if not known:
+        return "How far the images are from those of the training is undefined: those are all of one colour."
+    widest = max(known, key=lambda row: abs(row["deviations"]))
     deviations = widest["deviations"]
     direction = "higher" if deviations > 0 else "lower"
     most = f"{widest['statistic']} is {abs(deviations):.2f} standard deviations {direction}"
@@ -138,7 +159,11 @@ def summary(
     """Say at the end of a run what came out and what can be done with it."""
     look = f"mlflow ui --backend-store-uri {tracking_uri}" if tracking_uri.startswith("sqlite") else tracking_uri
     best = leaderboard["trial"][0]
-    shown = leaderboard[["trial", "status", "validation_auroc", "best_epoch", "epochs_trained", "seconds"]]
+    trials = [["trial", "status", "validation AUROC", "above colour alone", "epochs", "seconds"]]
+    for row in leaderboard.to_dict("records"):
+        auroc = estimate(estimate_in(row, "validation_auroc", "low", "high"))
+        above = estimate(estimate_in(row, "above_shortcut", "above_shortcut_low", "above_shortcut_high"))
+        trials.append([row["trial"], row["status"], auroc, above, row["epochs_trained"], f"{row['seconds']:.0f}"])
     scores, without_twins = test_report["all"], test_report["without_twins"]
     metrics = {"AUROC": scores["auroc"]}
     if without_twins:
@@ -151,7 +176,7 @@ def summary(
     with_intervals = _table([[name, estimate(of)] for name, of in metrics.items()])
     warning = "\nThe images are SYNTHETIC: the model is for trying out only.\n" if synthetic else ""
     return f"""
-{shown.to_string(index=False, float_format="%.3f")}
+{_table(trials)}
 
 Best trial: {best}
 Test set: {scores["n"]} images, {scores["n_malignant"]} malignant, {called}; with 95 % intervals

@@ -29,8 +29,8 @@ _LIMITS = """## Limits
 - In the public set *benign* means nevus only: other harmless lesions, such as seborrheic keratoses, were never seen.
 - Skin tone, age and sex are not known, so nobody can say for whom it works worse.
 - Patients are not known: look-alike images are kept together, two lesions of one person are not.
-- Test and training images come from the same source. Expect less elsewhere, and measure it there.
-- Malignant lesions are far rarer in practice: see the predictive values by prevalence."""
+- Test and training images are of one source. Expect less elsewhere, and measure it.
+- Malignant lesions are far rarer in practice: see PPV and NPV."""
 
 _NO_LIMITS_KNOWN = """## Limits
 The images are drawn: nothing of this carries over to photographs."""
@@ -68,7 +68,6 @@ def render(facts: Record) -> str:
         _data(facts["url"], facts["manifest"], facts["audit"], synthetic),
         _training(facts["trial"], facts["n_trials"], facts["result"], facts["classifier"], facts["split"]),
         _results(report),
-        _predictive_values(report["all"]["operating_point"]["predictive_values"]),
         _stress(facts["stress"]),
         _NO_LIMITS_KNOWN if synthetic else _LIMITS,
         f"""## Reproducibility
@@ -127,6 +126,10 @@ def _results(report: Record) -> str:
             rows.append([f"{measured} at {point[given]:.0%} {given}", *found])
     for name in ("sensitivity", "specificity", "accuracy"):
         rows.append([f"{name} at {threshold:.3f}", *(estimate(of["operating_point"][name]) for of in columns)])
+    points = [of["operating_point"]["predictive_values"] for of in columns]
+    for name in ("ppv", "npv"):
+        for at in zip(*points, strict=True):
+            rows.append([f"{name.upper()}, {at[0]['prevalence']:.0%} malignant", *(estimate(of[name]) for of in at)])
     for when in ("before", "after"):
         scores = [of["calibration"][when] for of in columns]
         if all(scores):
@@ -140,11 +143,6 @@ On the test images ({note}), with 95% intervals. Colour alone is the shortcut: a
 image's mean and deviation of red, green and blue.
 
 {_table(heads, rows)}"""
-
-
-def _predictive_values(values: Sequence[Record]) -> str:
-    rows = [[f"{of['prevalence']:.0%}", estimate(of["ppv"]), estimate(of["npv"])] for of in values]
-    return "Predictive values at the threshold:\n\n" + _table(["malignant among all", "positive", "negative"], rows)
 
 
 def _stress(table: Sequence[Record]) -> str:

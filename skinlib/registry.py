@@ -193,9 +193,9 @@ def load(model: str) -> Served:
             raise TrackingError(f"MLflow at {where} has no {model}; name one that is there as {named}.") from None
         loaded = mlflow.pyfunc.load_model(path)
         config = getattr(loaded.unwrap_python_model(), "config", {})
-    if not {"temperature", "threshold", "colours"} <= config.keys():
+    if not {"temperature", "threshold", "shortcut"} <= config.keys():
         raise TrackingError(
-            f"{model} was registered without its temperature, threshold and colours, by an older version of this "
+            f"{model} was registered without its temperature, threshold and shortcut, by an older version of this "
             "project or by another one; train and register the model again."
         )
     return Served(config, loaded)

@@ -9,6 +9,7 @@ A card function fills `current.card["id"]`. Everywhere here
 """
 
 import io
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +18,7 @@ import numpy as np
 from metaflow.cards import Image, Markdown, ProgressBar, Table, VegaChart
 
 from skinlib import figures
-from skinlib.console import estimate, number
+from skinlib.console import estimate, estimate_in, number
 from skinlib.dataset import CLASSES
 from skinlib.evaluation import SENSITIVITIES, SPECIFICITIES
 from skinlib.figures import BLUE, VERMILION, Histories, History, Record
@@ -182,10 +183,10 @@ class TrainingCard:
         Args:
             status: as in `TrialResult`.
             reason: as there.
-            above_shortcut: from `selection.against_shortcut`, empty for a failed trial.
+            above_shortcut: from `selection.against_shortcut`.
         """
         words = reason.replace("<", "< ")  # or the card would take what follows for HTML
-        note = _versus_shortcut(*_compared(above_shortcut)) if above_shortcut else ""
+        note = _versus_shortcut(*_compared(above_shortcut)) if "above_shortcut" in above_shortcut else ""
         parts = [f"# Training: {status}", words, self._summary, note]
         self._heading.update("\n\n".join(part for part in parts if part))
         self._refresh()
@@ -280,11 +281,16 @@ def evaluate_card(
 
     words = "What a call is worth depends on how common malignant lesions are among those who are looked at."
     card.append(Markdown(f"## Predictive values\n\n{words}"))
-    values = [
-        [f"{of['prevalence']:.0%}", estimate(of["ppv"]), estimate(of["npv"])] for of in point["predictive_values"]
-    ]
-    called = ["PPV: share of those called malignant that are", "NPV: share of those called benign that are"]
-    card.append(_table(values, ["malignant among all", *called]))
+    called = {
+        "ppv": "PPV: share of those called malignant that are",
+        "npv": "NPV: share of those called benign that are",
+    }
+    for name, meaning in called.items():
+        by_column = [of["operating_point"]["predictive_values"] for of in columns.values()]
+        values = [
+            [f"{row[0]['prevalence']:.0%}", *(estimate(of[name]) for of in row)] for row in zip(*by_column, strict=True)
+        ]
+        card.append(_table(values, [f"{meaning}, if so many are malignant", *columns]))
     words = """Net benefit counts true positives per image, less false alarms at the price that goes with the \
 probability at which one would act. A model is of use where its line is the highest. It holds for as many malignant \
 images as there are here, far more than in practice."""
@@ -344,29 +350,18 @@ def _versus_shortcut(auroc: Record, difference: Record) -> str:
 
 def _compared(trial: Record) -> tuple[Record, Record]:
     """Read the shortcut's AUROC, and a trial's paired difference to it, from the trial's row of a leaderboard."""
-    auroc = {"value": _known(trial["shortcut_auroc"]), "interval": None}
-    return auroc, _estimate_in(trial, "above_shortcut", "above_shortcut_low", "above_shortcut_high")
+    auroc = {"value": trial["shortcut_auroc"], "interval": None}
+    return auroc, estimate_in(trial, "above_shortcut", "above_shortcut_low", "above_shortcut_high")
 
 
 def _comparison(trial: Record) -> list[str]:
     """Say how a trial did and what it costs, from its row of a leaderboard."""
-    behind, error, cost = (_known(trial[name]) for name in ("behind_best", "standard_error", "multiply_adds"))
-    millions = "-" if cost is None else f"{cost / 1e6:,.0f} M"
-    if behind is None:
+    behind, error, millions = trial["behind_best"], trial["standard_error"], f"{trial['multiply_adds'] / 1e6:,.0f} M"
+    if math.isnan(behind):
         return ["-", "-", "-", millions]
-    auroc = _estimate_in(trial, "validation_auroc", "low", "high")
+    auroc = estimate_in(trial, "validation_auroc", "low", "high")
     distance = f"{number(behind)} ({number(error)})" if behind else "best"
     return [_unbroken(words) for words in (estimate(auroc), distance, estimate(_compared(trial)[1]), millions)]
-
-
-def _estimate_in(row: Record, value: str, low: str, high: str) -> Record:
-    ends = [_known(row[low]), _known(row[high])]
-    return {"value": _known(row[value]), "interval": None if None in ends else ends}
-
-
-def _known(value: Any) -> Any:
-    """None for what pandas leaves as NaN."""
-    return None if value != value else value
 
 
 def _metrics(card: Card, columns: Mapping[str, Record], metrics: Sequence[Metric]) -> None:

@@ -56,7 +56,8 @@ def leaderboard(
             "trial": key,
             "status": result["status"],
             "reason": result["reason"],
-            **(_scores(labels, result["validation_probabilities"], groups, best, shortcut) if key in scored else {}),
+            **(_scores(labels, result["validation_probabilities"], groups, best) if key in scored else {}),
+            **against_shortcut(labels, result["validation_probabilities"], shortcut),
             "multiply_adds": result["multiply_adds"],
             "best_epoch": result["best_epoch"],
             "epochs_trained": len(result["history"]),
@@ -76,7 +77,6 @@ def _scores(
     probabilities: NDArray[np.float64],
     groups: NDArray[np.int64],
     best: NDArray[np.float64],
-    shortcut: NDArray[np.float64],
 ) -> dict[str, Any]:
     auroc = evaluation.auroc_estimate(labels, probabilities, groups)
     low, high = auroc["interval"] or (np.nan, np.nan)
@@ -88,7 +88,6 @@ def _scores(
         "behind_best": behind.difference,
         # With one image of a class there is none; then only an equal AUROC is as good.
         "standard_error": behind.standard_error or 0.0,
-        **against_shortcut(labels, probabilities, shortcut),
     }
 
 
@@ -99,11 +98,11 @@ def against_shortcut(
 
     Returns:
         `shortcut_auroc`; `above_shortcut`, the trial's AUROC minus that; and the ends of that difference's 95 %
-        interval (DeLong), `above_shortcut_low` and `above_shortcut_high`. What is undefined is None. Nothing is
-        returned for a failed trial, which has no probabilities.
+        interval (DeLong), `above_shortcut_low` and `above_shortcut_high`. What is undefined is None. For a failed
+        trial, which has no probabilities, there is the first alone.
     """
     if not len(probabilities):
-        return {}
+        return {"shortcut_auroc": evaluation.auroc(labels, shortcut)}
     above = intervals.delong(labels, probabilities, shortcut)
     low, high = above.interval or (None, None)
     return {

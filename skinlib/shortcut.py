@@ -33,45 +33,61 @@ def colours(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     return out
 
 
-def probabilities(
-    colours: NDArray[np.float64], labels: NDArray[np.int64], fit: NDArray[np.int64], score: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Predict malignancy from colours alone, by a logistic regression on standardised statistics.
+def fit(colours: NDArray[np.float64], labels: NDArray[np.int64]) -> dict[str, Any]:
+    """Learn malignancy from colours alone, by a logistic regression on standardised statistics.
+
+    Args:
+        colours: float64 (N, 6), from `colours`, of the training images.
+        labels: int (N,), 1 is malignant; both classes are there.
+
+    Returns:
+        Plain values: the `mean` and the `deviation` of each statistic, and the regression's `weights` and `bias`.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, deviation = colours.mean(axis=0), colours.std(axis=0)
+    deviation[deviation < 1e-9] = 0  # rounding
+    model = LogisticRegression().fit((colours - mean) / _scale(deviation), labels)
+    return {
+        "mean": mean.tolist(),
+        "deviation": deviation.tolist(),
+        "weights": model.coef_[0].tolist(),
+        "bias": float(model.intercept_[0]),
+    }
+
+
+def probabilities(colours: NDArray[np.float64], shortcut: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Predict malignancy from colours alone.
 
     Args:
         colours: float64 (N, 6), from `colours`.
-        labels: int (N,), 1 is malignant.
-        fit: int, the images to learn from, which hold both classes.
-        score: int (M,), the images to score.
+        shortcut: from `fit`.
 
     Returns:
-        float64 (M,) in 0..1.
+        float64 (N,) in 0..1.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+    from scipy.special import expit
 
-    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(colours[fit], labels[fit])
-    return np.asarray(model.predict_proba(colours[score])[:, 1], np.float64)
+    standardised = (colours - shortcut["mean"]) / _scale(np.array(shortcut["deviation"]))
+    return np.asarray(expit(standardised @ np.array(shortcut["weights"]) + shortcut["bias"]), np.float64)
 
 
-def reference(colours: NDArray[np.float64]) -> dict[str, list[float]]:
-    """Summarise the training images for `distance`: the `mean` and the `deviation` of each statistic."""
-    return {"mean": colours.mean(axis=0).tolist(), "deviation": colours.std(axis=0).tolist()}
+def _scale(deviation: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(deviation > 0, deviation, 1)
 
 
-def distance(colours: NDArray[np.float64], reference: Mapping[str, list[float]]) -> list[dict[str, Any]]:
+def distance(colours: NDArray[np.float64], shortcut: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Say how far images are from those that a model was trained on, as far as colours show it.
 
     Args:
         colours: float64 (N, 6), N > 0, from `colours`.
-        reference: from `reference`.
+        shortcut: from `fit`, of the training images.
 
     Returns:
         A row a statistic: `statistic`; `here` and `training`, its mean over the images; and `deviations`, their
         difference in standard deviations of the training images, None where those do not differ.
     """
-    rows = zip(STATISTICS, colours.mean(axis=0), reference["mean"], reference["deviation"], strict=True)
+    rows = zip(STATISTICS, colours.mean(axis=0), shortcut["mean"], shortcut["deviation"], strict=True)
     return [
         {
             "statistic": name,

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from skinlib import sample
 
@@ -14,7 +15,10 @@ pytest_plugins = ["tests.servers.s3", "tests.servers.mlflow", "tests.servers.aws
 
 @pytest.fixture(scope="session")
 def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small synthetic data set: 96 images to train with and 32 to test with."""
+    """A small synthetic data set: 96 images to train with, two of one lesion, and 32 to test with, one a twin."""
     folder = tmp_path_factory.mktemp("images") / "lesions"
     sample.generate(folder, n_train=96, n_test=32)
+    for original, copy in (("train/benign/1", "test/benign/1"), ("train/malignant/1", "train/malignant/2")):
+        with Image.open(folder / f"{original}.jpg") as image:
+            image.transpose(Image.Transpose.ROTATE_90).save(folder / f"{copy}.jpg", quality=95)
     return folder

@@ -80,6 +80,16 @@ def test_too_many_broken_images_are_listed_with_their_reasons(place, images):
     assert "test/malignant/3.jpg" in output
 
 
+def test_identical_images_in_both_classes_are_named_before_anything_is_trained(place, images):
+    shutil.copy(images / "train" / "benign" / "0.jpg", images / "train" / "malignant" / "0.jpg")
+    code, output = place.flow(data=images)
+    assert code != 0
+    assert "train/benign/0.jpg and train/malignant/0.jpg; remove the wrong one" in " ".join(output.split())
+    assert "Traceback" not in output
+    assert not place.steps("train")
+    assert "epoch 1/" not in output
+
+
 def test_an_unknown_sweep_key(place, images):
     output = refused(place, data=images, config=sweep({"learning_rat": 0.1}))
     assert "learning_rat is unknown (did you mean learning_rate)" in output

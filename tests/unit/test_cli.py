@@ -59,7 +59,7 @@ def scored(tmp_path_factory):
     network = models.build("resnet10").eval()
     probabilities = calibration.calibrate(models.predict(network, packed.images, 32), CONFIG["temperature"])
     colours = shortcut.colours(packed.images)
-    config = CONFIG | {"threshold": float(np.median(probabilities)), "colours": shortcut.reference(colours)}
+    config = CONFIG | {"threshold": float(np.median(probabilities)), "shortcut": shortcut.fit(colours, packed.labels)}
     metrics = evaluation.binary_metrics(packed.labels, probabilities, config["threshold"])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -95,7 +95,7 @@ def test_evaluate_gives_the_flow_s_figures_to_the_last_digit_and_its_report(scor
     for name in ("sensitivity", "specificity", "accuracy"):
         assert scores["operating_point"][name]["value"] == metrics[name]
     assert scores["auroc"]["value"] == pytest.approx(metrics["auroc"])
-    assert scores["shortcut"] is None
+    assert scores["shortcut"]["auroc"]["value"] > 0.5
 
 
 def test_evaluate_shows_what_scaling_did(scored):
@@ -118,7 +118,8 @@ def test_evaluate_says_in_words_how_good_and_how_far(scored):
     text = evaluate(folder / "images")
     assert f"{MODEL} on {folder / 'images'}" in text
     assert "close to those of the training" in text
-    assert f"  AUROC                           {metrics['auroc']:.3f} (" in text
+    (line,) = [line for line in text.split("\n") if line.startswith("  AUROC  ")]
+    assert line.split()[1] == f"{metrics['auroc']:.3f}"
 
 
 def test_evaluate_tells_images_of_other_colours_from_the_training_s(scored, tmp_path):

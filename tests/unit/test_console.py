@@ -10,7 +10,11 @@ LEADERBOARD = pd.DataFrame(
         "trial": ["resnet10-32px-1a2b3c4d"],
         "status": ["finished"],
         "validation_auroc": [0.9],
-        "best_epoch": [2],
+        "low": [0.85],
+        "high": [0.94],
+        "above_shortcut": [0.04],
+        "above_shortcut_low": [float("nan")],
+        "above_shortcut_high": [float("nan")],
         "epochs_trained": [3],
         "seconds": [1.0],
     }
@@ -57,6 +61,7 @@ def written(report=None, n_rejected=0, deviations=(0.1, -0.2, None)):
         ((0.1, 0.2, 0.5), ["some way from", "mean of blue is 0.50 standard deviations higher"]),
         ((1.0, 0.2, None), ["some way from", "mean of red is 1.00 standard deviations higher"]),
         ((0.3, -1.01, None), ["far from", "mean of green is 1.01 standard deviations lower", "may not carry over"]),
+        ((None, None, None), ["is undefined"]),
     ],
 )
 def test_the_widest_distance_decides_whether_images_look_like_the_training_s(deviations, words):
@@ -71,6 +76,8 @@ def test_the_report_on_other_images_has_every_figure_with_its_interval():
     lines = written().split("\n")
     for name, of in {
         "AUROC": scores["auroc"],
+        "AUROC of colour alone": scores["shortcut"]["auroc"],
+        "gain over colour alone": scores["shortcut"]["difference"],
         "average precision": scores["average_precision"],
         "specificity at 95% sensitivity": scores["specificity_at_sensitivity"][1],
         "sensitivity at 90% specificity": scores["sensitivity_at_specificity"][0],
@@ -112,10 +119,21 @@ def test_files_left_out_are_counted_where_there_are_any():
 
 
 def test_nothing_is_said_of_a_shortcut_that_was_not_scored():
-    assert "shortcut" not in written()
-    assert "colour alone" not in console.summary(
-        LEADERBOARD, results.report("bare"), REGISTERED, "sqlite:///m.db", False
-    )
+    bare = results.report("bare")
+    assert "olour alone" not in console.summary(LEADERBOARD, bare, REGISTERED, "sqlite:///m.db", False).split("Best")[1]
+
+
+def test_the_summary_shows_every_trial_with_its_interval_and_beside_the_shortcut():
+    text = console.summary(LEADERBOARD, results.report(), REGISTERED, "sqlite:///m.db", False)
+    (line,) = [line for line in text.split("\n") if line.startswith("  resnet10-32px-1a2b3c4d")]
+    assert "finished  0.900 (0.850 to 0.940)" in line
+    assert " 0.040 " in line
+
+
+def test_the_report_on_other_images_shows_the_net_benefit():
+    curve = results.report()["all"]["decision_curve"]
+    rows = [line.split() for line in written().split("\n")]
+    assert ["0.100", f"{curve['model'][9]:.3f}", f"{curve['all_malignant'][9]:.3f}"] in rows
 
 
 def test_the_summary_shows_the_model_beside_the_shortcut_and_without_twins():

@@ -3,6 +3,7 @@
 import pytest
 
 from skinlib import model_card, stress
+from skinlib.console import estimate
 from skinlib.sweep import Trial
 from tests.unit import results
 
@@ -119,9 +120,11 @@ def test_calibration_error_stands_beside_what_chance_alone_gives():
 
 
 def test_predictive_values_are_given_by_prevalence():
-    shown = table(model_card.render(FACTS), "Predictive values")
-    assert [*shown][2:] == ["2%", "10%", "45%"]
-    assert shown["2%"][1].startswith("0.9")
+    shown = table(model_card.render(FACTS), "## Results")
+    names = [f"{name}, {at} malignant" for name in ("PPV", "NPV") for at in ("2%", "10%", "45%")]
+    assert [name for name in shown if "PV" in name] == names
+    for cell, which in zip(shown["NPV, 10% malignant"], ("all", "without_twins"), strict=True):
+        assert cell == estimate(results.report()[which]["operating_point"]["predictive_values"][1]["npv"])
 
 
 def test_stress_table_leaves_nothing_out_and_names_what_is_undefined():

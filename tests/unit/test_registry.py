@@ -23,7 +23,7 @@ CONFIG = {
     "temperature": 1.7,
     "threshold": 0.5,
     "sensitivity": 0.95,
-    "colours": {"mean": [0.5] * 6, "deviation": [0.1] * 6},
+    "shortcut": {"mean": [0.5] * 6, "deviation": [0.1] * 6, "weights": [1.0] * 6, "bias": 0.0},
 }
 CARD = "# Model card: resnet10\n" + "| AUROC | 0.912 |\n" * 500
 

@@ -274,9 +274,8 @@ def test_evaluate_card_counts_mistakes_and_gives_predictive_values(full):
     point = results.report()["all"]["operating_point"]
     assert f"{point['false_negatives']} of 40 malignant test images were missed" in full.text()
     assert f"{point['false_positives']} of 60 benign ones were false alarms" in full.text()
-    values = {
-        f"{of['prevalence']:.0%}": [estimate(of["ppv"]), estimate(of["npv"])] for of in point["predictive_values"]
-    }
+    both = [results.report()[which]["operating_point"]["predictive_values"] for which in ("all", "without_twins")]
+    values = {f"{of[0]['prevalence']:.0%}": [estimate(each["ppv"]) for each in of] for of in zip(*both, strict=True)}
     assert full.table("## Predictive values") == values
 
 

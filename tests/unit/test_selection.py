@@ -115,5 +115,6 @@ def test_a_sweep_without_a_model_says_why_each_failed():
         rank({"a": FAILED, "b": FAILED})
 
 
-def test_a_failed_trial_is_not_compared_with_the_shortcut():
-    assert selection.against_shortcut(LABELS, np.zeros(0), SHORTCUT) == {}
+def test_of_a_failed_trial_the_shortcut_stands_alone():
+    found = selection.against_shortcut(LABELS, np.zeros(0), SHORTCUT)
+    assert found == {"shortcut_auroc": pytest.approx(roc_auc_score(LABELS, SHORTCUT))}

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from skinlib import slots
 
@@ -14,6 +15,17 @@ def own_locks(tmp_path, monkeypatch):
 @pytest.fixture
 def one_slot(monkeypatch):
     monkeypatch.setattr(slots, "_slots", lambda: [slots.Slot("cpu", 2)])
+
+
+@pytest.mark.parametrize(("cores", "threads", "shares"), [(1, 1, 1), (2, 1, 2), (6, 3, 2), (32, 4, 8)])
+def test_limited_threads_go_so_often_into_the_cores(monkeypatch, cores, threads, shares):
+    monkeypatch.setattr(slots, "_cores", lambda: cores)
+    before = torch.get_num_threads()
+    try:
+        assert slots.limit_threads() == shares
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 HOLD = """
