@@ -8,8 +8,10 @@ Metaflow's own `resume` starts from the last *run*, never from the last resume, 
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,7 +21,7 @@ import psutil
 from metaflow import Flow, Run, namespace
 from metaflow.exception import MetaflowNotFound
 
-from skinlib import compute  # noqa: F401 (names the user, as the flow does)
+from skinlib import backends, compute  # noqa: F401 (compute names the user, as the flow does)
 
 FLOW = "SkinLesionFlow"
 
@@ -54,6 +56,22 @@ def scheduler_of(task: psutil.Process) -> psutil.Process | None:
     return parent if {"run", "resume"} & set(words) else None
 
 
+def end_remote_tasks(run: Run, flow: list[str]) -> None:
+    """End the jobs or pods that a scheduler left behind when it was killed: they would go on, and cost money."""
+    start = run["start"].task
+    if not start.successful:
+        return
+    backend = backends.backend_from(dict(start["compute"].data))
+    if isinstance(backend, backends.Local):
+        return
+    place = {}
+    if isinstance(backend, backends.Kubernetes) and backend.namespace:
+        place["METAFLOW_KUBERNETES_NAMESPACE"] = backend.namespace
+    command = [*flow, backend.backend, "kill", "--run-id", run.id]
+    if subprocess.run(command, env=os.environ | place).returncode:
+        print(f"Tasks of run {run.id} may still work on {backend.backend}; look there, and end them by hand.")
+
+
 def has_ended(process: psutil.Process) -> bool:
     """Tell whether a process is gone, or waits for a parent to notice, which in a container may never come."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
@@ -69,18 +87,21 @@ def main() -> None:
     schedulers = {scheduler.pid for task in tasks if (scheduler := scheduler_of(task))}
     if schedulers:
         sys.exit(f"Run {run.id} still works (process {schedulers.pop()}); wait for it, or stop it and call again.")
+    datastore = run["start"].task.metadata_dict["ds-type"]
+    flow = [sys.executable, str(ROOT / "flows" / "train.py"), "--datastore", datastore]
+    end_remote_tasks(run, flow)
     for task in tasks:
         print(f"Stopping process {task.pid}, which a killed scheduler left behind; its checkpoint stays.")
         # Interrupted, one that watches a remote job ends that as well; killed, it cannot.
-        task.send_signal(signal.SIGINT)
+        with suppress(psutil.NoSuchProcess):
+            task.send_signal(signal.SIGINT)
     patience = time.monotonic() + 10
     while not all(map(has_ended, tasks)):
         time.sleep(0.1)
         for task in tasks if time.monotonic() > patience else []:
-            task.kill()
+            with suppress(psutil.NoSuchProcess):
+                task.kill()
     print(f"Resuming run {run.id}, begun {run.created_at:%Y-%m-%d %H:%M}.", flush=True)
-    datastore = run["start"].task.metadata_dict["ds-type"]
-    flow = [sys.executable, str(ROOT / "flows" / "train.py"), "--datastore", datastore]
     command = [*flow, "resume", "--origin-run-id", run.id]
     os.execv(command[0], command)
 

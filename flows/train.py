@@ -5,7 +5,6 @@ python flows/train.py run --data s3://bucket/prefix        # your images
 python flows/train.py --config sweep configs/sweeps/cpu.json run --data FOLDER
 """
 
-import os
 import secrets
 import sys
 from dataclasses import asdict
@@ -15,12 +14,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 # Appended, not inserted: in a remote task the skinlib that travelled with the flow must win.
 sys.path.append(str(ROOT))
-# Metaflow runs exit hooks in a process that knows only this.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
-
 from metaflow import Config, FlowSpec, Parameter, card, current, exit_hook, project, resources, retry, step
 
 from skinlib import compute
+from skinlib.compute import mark_failed  # Metaflow looks for it in this file, by name
 
 # Heavy modules (torch, mlflow, matplotlib) are imported in the steps that use them: each task, and each refresh of
 # a card, is a process of its own that loads this file.
@@ -38,7 +35,7 @@ def checkpoints(run_key: str) -> str:
     return f"skinlib/checkpoints/{run_key}"
 
 
-@exit_hook(on_error=["skinlib.compute.mark_failed"])
+@exit_hook(on_error=[mark_failed])
 @compute.configured
 @project(name="skin_lesion")
 class SkinLesionFlow(FlowSpec):
@@ -108,12 +105,13 @@ class SkinLesionFlow(FlowSpec):
         self.next(self.ingest)
 
     @card(type="blank", id="data")
+    @resources(cpu=2, memory=8_000)
     @step
     def ingest(self) -> None:
         """Read, verify and pack every image once, look for duplicates, and hold validation images back."""
         from skinlib import audit, console, dataset, evaluation, report, sample, shortcut
 
-        store = compute.run_store()
+        store = compute.run_store(self)
         listing = dataset.list_images(sample.locate(self.data, console.progress("synthetic images made")))
         manifest = dataset.prepare(listing, store, self.max_rejected, console.progress("images read"))
         packed = dataset.open_packed(store, manifest.hash)
@@ -155,7 +153,7 @@ class SkinLesionFlow(FlowSpec):
 
         self.trial_key = self.input
         trial = Trial.model_validate(self.trials[self.trial_key])
-        store = compute.run_store()
+        store = compute.run_store(self)
         packed = dataset.open_packed(store, self.manifest["hash"])
         log = tracking.TrialLog(
             self.tracking,
@@ -224,6 +222,7 @@ class SkinLesionFlow(FlowSpec):
         self.next(self.evaluate)
 
     @card(type="blank", id="test")
+    @resources(cpu=4, memory=8_000)
     @step
     def evaluate(self) -> None:
         """Score the winner, and nobody else, on the sealed test set: once a run."""
@@ -241,7 +240,7 @@ class SkinLesionFlow(FlowSpec):
         )
 
         workers = slots.limit_threads()
-        packed = dataset.open_packed(compute.run_store(), self.manifest["hash"])
+        packed = dataset.open_packed(compute.run_store(self), self.manifest["hash"])
         test = self.split["test"]
         images, labels = packed.images[test], self.labels[test]
         size, temperature, threshold = (self.classifier[name] for name in ("image_size", "temperature", "threshold"))
@@ -327,7 +326,7 @@ class SkinLesionFlow(FlowSpec):
         from skinlib import console, tracking
 
         tracking.finish_run(self.tracking)
-        compute.run_store().delete(checkpoints(self.run_key))
+        compute.run_store(self).delete(checkpoints(self.run_key))
         synthetic = self.data == "sample"
         print(
             console.summary(self.leaderboard, self.test_report, self.registered_model, self.tracking["uri"], synthetic)

@@ -91,7 +91,7 @@ def down(name: str, delete_data: bool, yes: bool) -> None:
             return
         # The buckets first: as long as there is a stack, this can be repeated.
         for bucket in buckets:
-            delete_bucket(bucket)
+            delete_bucket(bucket, with_content=delete_data)
         cloudformation.delete(client, name, _show)
     path = profile_path(name)
     if path.exists():
@@ -184,11 +184,11 @@ def content(bucket: str) -> tuple[int, int]:
     return count, size
 
 
-def delete_bucket(bucket: str) -> None:
-    """Delete a bucket with all versions of all it holds; one that is gone already is no error."""
+def delete_bucket(bucket: str, *, with_content: bool) -> None:
+    """Delete a bucket; one that is gone already is no error, one that holds something is, unless `with_content`."""
     client = boto3.client("s3")
     try:
-        while page := _first_versions(client, bucket):
+        while with_content and (page := _first_versions(client, bucket)):
             _delete_objects(client, bucket, page)
         client.delete_bucket(Bucket=bucket)
     except client.exceptions.NoSuchBucket:

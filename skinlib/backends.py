@@ -11,7 +11,10 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from skinlib.config import Strict, explain
 from skinlib.errors import ConfigError
 
-_SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY|ACCESS_?KEY", re.IGNORECASE)
+_SECRET = re.compile(
+    r"PASSWORD|PASSWD|SECRET|CREDENTIAL|PRIVATE|API_?KEY|ACCESS_?KEY|(^|_)(PASS|PWD|TOKEN|AUTH|AUTHORIZATION)(_|$)",
+    re.IGNORECASE,
+)
 # Set by NVIDIA's GPU feature discovery, and by Karpenter; other clusters' labels go into `node_selector`.
 _GPU_TYPE_LABEL, _CAPACITY_LABEL = "nvidia.com/gpu.product", "karpenter.sh/capacity-type"
 
@@ -38,7 +41,7 @@ class _Remote(Strict):
     @classmethod
     def _public(cls, environment: dict[str, str]) -> dict[str, str]:
         for name, value in environment.items():
-            if _SECRET.search(name) or re.search(r"//[^/@\s]+:[^/@\s]+@", value):
+            if _SECRET.search(name) or re.search(r"//[^/\s]*@", value):
                 raise ValueError(
                     f"the value of {name} looks like a secret, and a config is stored with every run; give "
                     "it to the tasks by the job's role, Metaflow's @secrets or METAFLOW_KUBERNETES_SECRETS"

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,12 +11,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from metaflow import FlowMutator, Run, Task, current, get_metadata, user_step_decorator
+from metaflow import FlowMutator, FlowSpec, Run, get_metadata, user_step_decorator
 from metaflow.exception import MetaflowException
 
 from skinlib import backends, sweep
 from skinlib.errors import ConfigError, SkinlibError
 from skinlib.storage import Store, open_store
+
+_COMMIT = "SKINLIB_GIT_COMMIT"
+_LOOPBACK = re.compile(r"://([^/@]*@)?(localhost|127\.|\[::1\]|0\.0\.0\.0)")
 
 # Metaflow takes no run of root's, and in a container there is nobody else. It looks here after METAFLOW_USER.
 if hasattr(os, "getuid") and os.getuid() == 0:
@@ -47,10 +51,14 @@ class configured(FlowMutator):
                 _check_namespace(backend.namespace)
         except SkinlibError as error:
             raise MetaflowException(str(error)) from error
+        if deployed and (commit := git_commit()):
+            environment |= {_COMMIT: commit}
+        # What is deployed runs in containers throughout, and each of them makes the flow anew from the same code.
+        in_container = bool({"METAFLOW_KUBERNETES_WORKLOAD", "AWS_BATCH_JOB_ID"} & os.environ.keys())
         for _, step in mutable_flow.steps:
             step.add_decorator(sentences)
             if not isinstance(backend, backends.Local):
-                _place(step, backend, environment, deployed)
+                _place(step, backend, environment, deployed or in_container)
 
 
 def _backend(config: Any) -> tuple[backends.Backend, dict[str, str]]:
@@ -109,33 +117,46 @@ def check_remote(config: Any) -> None:
 
 
 def check_tracking(backend: backends.Backend) -> None:
-    """Raise ConfigError if tasks of the backend cannot reach MLflow's store, since it is a file here."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    """Raise ConfigError if tasks of the backend cannot reach MLflow's store, since it is a file or a server here."""
+    from metaflow.metaflow_config import S3_ENDPOINT_URL
+
+    if isinstance(backend, backends.Local):
+        return
+    uri = backend.environment.get("MLFLOW_TRACKING_URI") or os.environ.get("MLFLOW_TRACKING_URI", "")
     in_a_file = uri != "databricks" and ("://" not in uri or uri.startswith(("sqlite:", "file:")))
-    if not isinstance(backend, backends.Local) and in_a_file:
+    # Where the datastore is on this machine too, so are the tasks.
+    elsewhere = not _LOOPBACK.search(S3_ENDPOINT_URL or "")
+    if in_a_file or (_LOOPBACK.search(uri) and elsewhere):
         raise ConfigError(
             f"Steps run on {backend.backend}, from where MLflow's store {uri or 'mlflow.db'} cannot be reached; set "
             "MLFLOW_TRACKING_URI to a server that all tasks reach."
         )
 
 
-def mark_failed(run: Run) -> None:
-    """Mark the run as failed in MLflow too; Metaflow calls this, in a process of its own, when a run has failed."""
+def mark_failed(run: Run | None) -> None:
+    """Mark the run as failed in MLflow too; Metaflow calls this when a run has failed.
+
+    Args:
+        run: None where Metaflow cannot read it, as in a container without a metadata service.
+    """
     from skinlib import tracking
 
+    if run is None:
+        return
     start = run["start"].task
     if start.successful:
         tracking.mark_failed(start["tracking"].data)
 
 
-def run_store() -> Store:
-    """Open the store in which the current task's run keeps its artifacts, wherever that is."""
-    recorded = Task(current.pathspec, _namespace_check=False).metadata_dict
-    if recorded["ds-type"] == "s3":
+def run_store(flow: FlowSpec) -> Store:
+    """Open the store in which the run of a flow's current task keeps its artifacts, wherever that is."""
+    # Not by the Client, which does not know a remote task where metadata is local.
+    datastore = flow._datastore.parent_datastore
+    if datastore.TYPE == "s3":
         from metaflow.metaflow_config import S3_ENDPOINT_URL
 
-        return open_store(recorded["ds-root"], endpoint_url=S3_ENDPOINT_URL)
-    return open_store(recorded["ds-root"], create=True)
+        return open_store(datastore.datastore_root, endpoint_url=S3_ENDPOINT_URL)
+    return open_store(datastore.datastore_root, create=True)
 
 
 def versions() -> dict[str, str]:
@@ -145,7 +166,12 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """Return the commit that the code was run from, with `+changes` where files differ from it; None without git."""
+    """Return the commit that the code was run from, with `+changes` where files differ from it; None without git.
+
+    Where the flow was deployed, that is the commit of its deployment.
+    """
+    if deployed := os.environ.get(_COMMIT):
+        return deployed
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()

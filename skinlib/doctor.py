@@ -42,6 +42,8 @@ def examine(backend: backends.Backend, data: str | None) -> Iterator[Finding]:
         backend: where the GPU steps are to run.
         data: URL of the images, None for the sample.
     """
+    if not isinstance(backend, backends.Local):
+        os.environ.update(backend.environment)  # as each step has them
     checks: dict[str, Callable[[], str]] = {"Python": _python, "packages": _packages}
     if isinstance(backend, backends.Local):
         checks["GPU"] = _gpu
@@ -130,10 +132,23 @@ def _datastore(backend: backends.Backend) -> str:
     if DEFAULT_DATASTORE != "s3" and isinstance(backend, backends.Local):
         return f"local, {Path.cwd() / '.metaflow'}"
     store = open_store(DATASTORE_SYSROOT_S3, create=True, endpoint_url=S3_ENDPOINT_URL)
-    store.write("skinlib/doctor", b"")
-    store.delete("skinlib/doctor")
+    _check_writing(store.url, S3_ENDPOINT_URL)
     advice = "" if DEFAULT_DATASTORE == "s3" else "; name it with --datastore s3 before run"
-    return f"{store.url}, written to{advice}"
+    return f"{store.url}, may be written to{advice}"
+
+
+def _check_writing(url: str, endpoint_url: str | None) -> None:
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    where = {"Bucket": bucket, "Key": f"{prefix}/skinlib/doctor"}
+    try:
+        # An upload that is begun and given up leaves nothing, not even the versions that a versioned bucket keeps.
+        client = boto3.client("s3", endpoint_url=endpoint_url)
+        client.abort_multipart_upload(**where, UploadId=client.create_multipart_upload(**where)["UploadId"])
+    except (BotoCoreError, ClientError) as error:
+        raise _Wrong(f"{url} cannot be written to ({error}); ask for s3:PutObject and s3:DeleteObject.") from error
 
 
 def _mlflow(backend: backends.Backend) -> str:

@@ -73,8 +73,8 @@ def trainings(platform: Platform, backend: str) -> list[psutil.Process]:
     return found
 
 
-def logs(platform: Platform, backend: str) -> str:
-    return "".join(path.read_text() for path in (platform.home / backend).glob("*/log.txt"))
+def newest_log(platform: Platform, backend: str) -> str:
+    return max((platform.home / backend).glob("*/log.txt"), key=lambda path: path.parent.stat().st_ctime).read_text()
 
 
 def test_training_alone_runs_on_batch_and_leaves_what_a_local_run_leaves(
@@ -103,24 +103,41 @@ def test_a_killed_task_is_retried_and_a_killed_run_is_resumed_on_other_compute(
 ) -> None:
     process = place.start(*flow(place, "kubernetes", tiny_images, "moved", LONG))
     # A pod is lost, as a spot instance would be.
-    wait_for(lambda: "epoch 2/" in logs(platform, "kubernetes"), process)
+    wait_for(lambda: trainings(platform, "kubernetes"), process)
+    wait_for(lambda: "epoch 2/" in newest_log(platform, "kubernetes"), process)
     trainings(platform, "kubernetes")[0].kill()
-    wait_for(lambda: "Continuing after epoch" in logs(platform, "kubernetes"), process)
+    wait_for(lambda: "Continuing after epoch" in newest_log(platform, "kubernetes"), process)
     assert [job.get("status") for job in platform.jobs("kubernetes")][-2] == {"failed": 1}
 
-    # The machine that the flow was started on is lost, and the pod with it.
+    # The machine that the flow was started on is lost, and the pod goes on.
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for training in trainings(platform, "kubernetes"):
-        training.kill()
+    (left_behind,) = trainings(platform, "kubernetes")
 
     place.env["SKINLIB_COMPUTE"] = "batch.json"
     before = len(platform.jobs("batch"))
     code, output = place.resume()
     assert code == 0, output
+    assert "Killing Kubernetes pod" in output
+    assert not left_behind.is_running() or left_behind.status() == psutil.STATUS_ZOMBIE
     assert "Continuing after epoch" in output
     assert len(platform.jobs("batch")) == before + 1
     (task,) = read(place)["tasks"]
     assert [epoch["epoch"] for epoch in task["history"]] == list(range(1, LONG["epochs"] + 1))
     parents, children = recorded(place, "moved")
     assert [run.info.status for run in (*parents, *children)] == ["FINISHED"] * 2
+
+
+@pytest.mark.parametrize("backend", COMPUTE)
+def test_without_a_metadata_service_training_works_and_only_its_card_is_lost(
+    platform: Platform, place: Place, tiny_images: Path, backend: str
+) -> None:
+    place.env["METAFLOW_DEFAULT_METADATA"] = "local"
+    process = place.start(*flow(place, backend, tiny_images, f"local-{backend}", {"epochs": 6}))
+    wait_for(lambda: trainings(platform, backend), process)
+    wait_for(lambda: "epoch 2/" in newest_log(platform, backend), process)
+    trainings(platform, backend)[0].kill()
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert "the cards of remote tasks will be lost" in output
+    assert "Continuing after epoch" in output
