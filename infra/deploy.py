@@ -53,9 +53,15 @@ def up(name: str, data: str, pairs: tuple[str, ...], template: Path, yes: bool) 
     click.echo(write_profile(path, profile(stack.outputs)))
     with explained():
         if not _has_image(stack.outputs["RepositoryUri"]):
-            click.echo(f"The tasks' image is still missing; push it as {stack.outputs['RepositoryUri']}:{IMAGE_TAG}")
+            uri = stack.outputs["RepositoryUri"]
+            click.echo(
+                f"\nThe tasks' image is still missing; build and push it:\n"
+                f"  aws ecr get-login-password | docker login --username AWS --password-stdin {uri.split('/')[0]}\n"
+                f"  make image IMAGE={uri}:{IMAGE_TAG} PUSH=1"
+            )
+    server = "" if os.environ.get("MLFLOW_TRACKING_URI") else "MLFLOW_TRACKING_URI=https://YOUR-MLFLOW-SERVER "
     click.echo(
-        f"\nNext:\n  METAFLOW_PROFILE={name} python flows/train.py --datastore s3 "
+        f"\nNext:\n  {server}METAFLOW_PROFILE={name} python flows/train.py --datastore s3 "
         f"--config compute configs/compute/batch.json run --data {url}"
     )
 

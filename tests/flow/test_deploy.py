@@ -1,6 +1,7 @@
 """The same flow as a definition for Argo Workflows: made offline, against a real S3 server."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -73,6 +74,20 @@ def test_every_step_has_the_image_and_the_environment(containers):
         variables = {variable["name"]: variable.get("value") for variable in container["env"]}
         assert container["image"] == COMPUTE["image"]
         assert variables["MLFLOW_TRACKING_URI"] == "https://mlflow.example.org"
+
+
+def test_every_template_has_a_name_that_argo_takes(workflow):
+    names = [template["name"] for template in workflow["spec"]["templates"]] + list(workflow["spec"].get("hooks", {}))
+    assert "error-mark-failed" in names
+    assert [name for name in names if not re.fullmatch(r"[a-zA-Z0-9][-a-zA-Z0-9]*", name)] == []
+
+
+def test_every_step_knows_the_commit_that_was_deployed(containers):
+    commits = {
+        variable.get("value") for c in containers.values() for variable in c["env"] if "COMMIT" in variable["name"]
+    }
+    assert len(commits) == 1
+    assert re.match("[0-9a-f]{40}", commits.pop())
 
 
 def test_no_credential_is_in_the_definition(workflow, s3_server):

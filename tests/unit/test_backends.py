@@ -81,12 +81,20 @@ def test_a_wrong_config_is_one_sentence_that_names_the_key(config, words):
         ("AWS_SECRET_ACCESS_KEY", "hunter2"),
         ("HF_TOKEN", "hunter2"),
         ("MLFLOW_TRACKING_URI", "https://ada:hunter2@mlflow.example.org"),
+        ("MLFLOW_TRACKING_URI", "https://hunter2@mlflow.example.org"),
+        ("DB_PASS", "hunter2"),
+        ("AUTHORIZATION", "Bearer hunter2"),
     ],
 )
 def test_a_secret_in_the_environment_is_refused_and_not_repeated(name, value):
     with pytest.raises(ConfigError, match=f"{name} looks like a secret") as raised:
         backends.backend_from({"backend": "batch", "environment": {name: value}})
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "MLFLOW_TRACKING_URI", "AUTHOR", "COMPASS"])
+def test_a_harmless_variable_is_taken(name):
+    backends.backend_from({"backend": "batch", "environment": {name: "https://mlflow.example.org"}})
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]"], ids=["missing", "no JSON", "no object"])

@@ -141,6 +141,35 @@ def test_a_store_in_a_file_is_refused_for_remote_compute_before_money_is_spent(m
     compute.check_remote({"backend": "local"})
 
 
+def test_a_server_on_this_machine_is_refused_unless_the_datastore_is_here_too(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        compute.check_remote({"backend": "batch"})
+    monkeypatch.setattr("metaflow.metaflow_config.S3_ENDPOINT_URL", "http://127.0.0.1:8333")
+    compute.check_remote({"backend": "batch"})
+
+
+def test_a_server_that_the_config_names_counts(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    variables = {"MLFLOW_TRACKING_URI": "https://mlflow.example.org"}
+    compute.check_remote({"backend": "batch", "environment": variables})
+
+
+def test_a_container_of_a_deployed_flow_puts_every_step_on_the_backend(tmp_path):
+    steps = decorators(tmp_path, BATCH, AWS_BATCH_JOB_ID="1")
+    assert [name for name, decos in steps.items() if "batch" in decos] == list(steps)
+    assert [name for name, decos in steps.items() if decos["batch"].get("gpu")] == ["train"]
+
+
+def test_the_commit_of_a_deployment_counts_where_there_is_no_git(monkeypatch):
+    monkeypatch.setenv("SKINLIB_GIT_COMMIT", "abc")
+    assert compute.git_commit() == "abc"
+
+
+def test_a_failed_run_that_cannot_be_read_is_no_error():
+    compute.mark_failed(None)
+
+
 @pytest.mark.parametrize(("provider", "warned"), [("local@/somewhere", True), ("service@http://meta", False)])
 def test_cards_that_local_metadata_would_lose_are_warned_of(monkeypatch, capsys, provider, warned):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")

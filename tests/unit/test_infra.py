@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from cfnlint.decode import cfn_yaml
 from click.testing import CliRunner
 
@@ -71,7 +72,7 @@ def test_one_command_makes_everything_and_says_what_comes_next(aws, folder, depl
     assert sorted(objects(made["DataBucket"])) == sorted(
         f"lesions/{path.relative_to(folder)}" for path in folder.rglob("*.*")
     )
-    assert f"push it as {made['RepositoryUri']}:latest" in text
+    assert f"make image IMAGE={made['RepositoryUri']}:latest PUSH=1" in text
     assert "METAFLOW_PROFILE=skin-lesion python flows/train.py" in text
     assert text.rstrip().endswith(f"run --data s3://{made['DataBucket']}/lesions")
 
@@ -215,9 +216,18 @@ def test_more_versions_than_a_request_deletes_are_deleted(name, monkeypatch):
     s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
     for _ in range(7):
         s3.put_object(Bucket=name, Key="checkpoint", Body=b"")
-    deploy.delete_bucket(name)
+    deploy.delete_bucket(name, with_content=True)
     assert name not in str(s3.list_buckets()["Buckets"])
-    deploy.delete_bucket(name)  # as after a first attempt that failed later
+    deploy.delete_bucket(name, with_content=True)  # as after a first attempt that failed later
+
+
+def test_what_came_into_a_bucket_after_one_looked_is_not_deleted_unasked(name):
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket=name)
+    s3.put_object(Bucket=name, Key="just uploaded", Body=b"")
+    with pytest.raises(ClientError, match="BucketNotEmpty"):
+        deploy.delete_bucket(name, with_content=False)
+    assert objects(name) == ["just uploaded"]
 
 
 def test_a_failed_deployment_names_the_resource_and_the_next_one_offers_to_begin_anew(name, folder):
@@ -365,8 +375,13 @@ def test_no_stack_operation_deletes_a_bucket_or_its_policy(name):
     assert RESOURCES[name]["DeletionPolicy"] == RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
 
 
-def test_nothing_can_connect_to_an_instance_and_a_task_cannot_take_its_role():
+def test_nothing_can_connect_to_an_instance_and_its_role_touches_no_data():
     assert "SecurityGroupIngress" not in RESOURCES["SecurityGroup"]["Properties"]
     assert not any(resource["Type"] == "AWS::EC2::SecurityGroupIngress" for resource in RESOURCES.values())
     options = RESOURCES["LaunchTemplate"]["Properties"]["LaunchTemplateData"]["MetadataOptions"]
-    assert options == {"HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+    assert options["HttpTokens"] == "required"
+    role = RESOURCES["InstanceRole"]["Properties"]
+    assert [arn["Fn::Sub"].split("/")[-1] for arn in role["ManagedPolicyArns"]] == [
+        "AmazonEC2ContainerServiceforEC2Role"
+    ]
+    assert "Policies" not in role

@@ -64,7 +64,7 @@ def test_pull_requests_get_neither_secrets_nor_credentials():
 def test_no_long_lived_key_is_used():
     text = "".join(file.read_text() for file in FILES)
     assert not re.search(r"aws-(secret-)?access-key|AWS_(SECRET_)?ACCESS_KEY", text, re.IGNORECASE)
-    assert set(re.findall(r"secrets\.(\w+)", text)) == {"PRODUCTION_TOKEN"}
+    assert set(re.findall(r"secrets\.(\w+)", text)) == {"PRODUCTION_TOKEN", "METAFLOW_CONFIG"}
 
 
 @pytest.mark.parametrize(("workflow", "job"), [names for names in JOBS if names != ("deploy", "checks")])
@@ -138,10 +138,24 @@ def test_a_release_that_is_not_on_main_is_refused(tmp_path):
 
 def test_the_image_of_this_commit_is_the_one_that_tasks_run_in():
     image, deploy = WORKFLOWS["deploy"]["jobs"]["image"], WORKFLOWS["deploy"]["jobs"]["deploy"]
-    assert 'make image IMAGE="$IMAGE_REPOSITORY:$GITHUB_SHA" PUSH=1' in commands("deploy", "image")
+    assert 'make image IMAGE="$IMAGE_REPOSITORY:$GITHUB_SHA" PUSH=1' in commands("deploy", "image")[-1]
     assert image["env"]["IMAGE_REPOSITORY"] == "${{ vars.IMAGE_REPOSITORY }}"
     assert deploy["env"]["IMAGE"] == "${{ vars.IMAGE_REPOSITORY }}:${{ github.sha }}"
     assert ".image = env.IMAGE" in step("deploy", "Name this commit's image and MLflow's server to every task")["run"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_image_whose_tag_is_there_is_not_pushed_again(tmp_path, there):
+    for name, code in (("aws", 0 if there else 1), ("docker", 0), ("make", 0)):
+        program = f'#!/bin/sh\necho {name} "$@" >> "{tmp_path}/calls"\n'
+        program += f'case "$*" in *describe-images*) exit {code};; esac\n'
+        (tmp_path / name).write_text(program)
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "IMAGE_REPOSITORY": "1.dkr.ecr/skin", "GITHUB_SHA": "abc"}
+    subprocess.run(["bash", "-e", "-o", "pipefail", "-c", commands("deploy", "image")[-1]], env=env, check=True)
+    calls = (tmp_path / "calls").read_text()
+    assert "aws ecr describe-images --repository-name skin --image-ids imageTag=abc" in calls
+    assert ("make image IMAGE=1.dkr.ecr/skin:abc PUSH=1" in calls) != there
 
 
 def test_contributing_names_every_variable_and_secret_that_the_workflows_read():
