@@ -224,5 +224,6 @@ def _image(backend: backends.Batch | backends.Kubernetes) -> str:
         ecr = boto3.client("ecr", region_name=region)
         ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
     except (BotoCoreError, ClientError) as error:
-        raise _Wrong(f"{name} is not there ({error}); build and push it: make image.") from error
+        reason = error.response["Error"]["Code"] if isinstance(error, ClientError) else error
+        raise _Wrong(f"{name} is not there ({reason}); build and push it: make image IMAGE={name} PUSH=1.") from error
     return name
