@@ -5,6 +5,7 @@ python flows/train.py run --data s3://bucket/prefix        # your images
 python flows/train.py --config sweep configs/sweeps/cpu.json run --data FOLDER
 """
 
+import os
 import secrets
 import sys
 from dataclasses import asdict
@@ -14,10 +15,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 # Appended, not inserted: in a remote task the skinlib that travelled with the flow must win.
 sys.path.append(str(ROOT))
+# Metaflow runs exit hooks in a process that knows only this.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
+
 from metaflow import Config, FlowSpec, Parameter, card, current, exit_hook, project, resources, retry, step
 
 from skinlib import compute
-from skinlib.compute import mark_failed  # Metaflow looks for it in this file, by name
+from skinlib.compute import mark_failed
 
 # Heavy modules (torch, mlflow, matplotlib) are imported in the steps that use them: each task, and each refresh of
 # a card, is a process of its own that loads this file.
@@ -30,12 +34,16 @@ KEPT = [
 ]
 
 
+# Argo takes no name with a dot, and finds the function in this file; elsewhere Metaflow finds what can be imported.
+ON_ERROR = mark_failed if "argo-workflows" in sys.argv else "skinlib.compute.mark_failed"
+
+
 def checkpoints(run_key: str) -> str:
     """Where a run's trials keep their checkpoints, below the root of its datastore."""
     return f"skinlib/checkpoints/{run_key}"
 
 
-@exit_hook(on_error=[mark_failed])
+@exit_hook(on_error=[ON_ERROR])
 @compute.configured
 @project(name="skin_lesion")
 class SkinLesionFlow(FlowSpec):
