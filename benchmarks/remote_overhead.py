@@ -1,7 +1,8 @@
 """What a remote training task takes besides its training, against an empty task of Metaflow's.
 
     make platform && source .platform/env
-    python -m benchmarks.remote_overhead
+    python -m benchmarks.remote_overhead                # ten minutes
+    python -m benchmarks.remote_overhead kubernetes     # one of local, batch, kubernetes
 
 A task's time is that from its creation by the scheduler to its end, as the metadata service has it. What remains of a
 training task's without its epochs is overhead: package, imports, packed images, network, card, curve, weights. The
@@ -62,7 +63,7 @@ def main() -> None:
     namespace(None)
     print(f"Medians of {RUNS} runs, in seconds\n")
     print("| backend | empty task | training task without its epochs | ratio | its epochs |\n|---|---|---|---|---|")
-    for backend in ("local", "batch", "kubernetes"):
+    for backend in sys.argv[1:] or ("local", "batch", "kubernetes"):
         empty: list[float] = []
         trained: list[tuple[float, float]] = []
         for _ in range(RUNS):
