@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinlib import console, duplicates, shortcut
-from skinlib.dataset import CLASSES, SPLITS, PackedDataset, Progress
+from skinlib.dataset import CLASSES, SPLITS, PackedDataset, Progress, number_groups
 from skinlib.errors import DataError
 
 Pairs = list[tuple[str, str]]  # of keys relative to the data set's root, such as train/benign/1.jpg
@@ -132,8 +132,7 @@ def _components(pairs: Sequence[tuple[int, int]], n: int) -> NDArray[np.int64]:
 
     ends = np.array(pairs, np.int64).reshape(-1, 2).T
     _, component = connected_components(coo_array((np.ones(ends.shape[1]), ends), shape=(n, n)), directed=False)
-    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse].astype(np.int64)
+    return number_groups(component)
 
 
 def _statistics(

@@ -104,7 +104,7 @@ def check_remote(config: Any) -> None:
     """Refuse an MLflow store that remote tasks cannot reach, and warn of cards that would be lost.
 
     Raises:
-        ConfigError: the compute config is remote and MLflow's store is a file.
+        ConfigError: the compute config is remote and MLflow's store is a file, or a server of this machine alone.
     """
     backend, _ = _backend(config)
     check_tracking(backend)

@@ -264,8 +264,7 @@ def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: fl
                 f"{validation_fraction:g} needs {folds}."
             )
     # Numbered as they come by key, since the folds depend on the numbers.
-    _, first, inverse = np.unique(groups[train], return_index=True, return_inverse=True)
-    numbered = np.argsort(np.argsort(first))[inverse]
+    numbered = number_groups(groups[train])
     folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     rest, validation = next(folding.split(train, labels[train], numbered))
     for part, name in ((rest, "training"), (validation, "validation")):
@@ -277,6 +276,12 @@ def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: fl
     test = [index for index, name in enumerate(manifest.splits) if name == "test"]
     parts = {"train": train[rest], "validation": train[validation], "test": np.array(test, dtype=np.int64)}
     return Split(**{name: np.sort(part) for name, part in parts.items()})
+
+
+def number_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number groups, int (N,), from 0 in the order of their first members."""
+    _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse].astype(np.int64)
 
 
 def upload_folder(folder: Path, url: str, on_progress: Progress = lambda done, total: None) -> dict[str, int]:

@@ -21,6 +21,16 @@ STRESS = [
      "probability_change": 0.0753},
 ]  # fmt: skip
 
+# What a model is served with, as `classifier.save` takes it.
+CLASSIFIER = {
+    "architecture": "resnet10",
+    "image_size": 32,
+    "temperature": 1.7,
+    "threshold": 0.5,
+    "sensitivity": 0.95,
+    "shortcut": {"mean": [0.5] * 6, "deviation": [0.1] * 6, "weights": [1.0] * 6, "bias": 0.0},
+}
+
 
 @functools.cache
 def report(kind: str = "full") -> dict[str, Any]:

@@ -11,16 +11,10 @@ import torch
 from skinlib import calibration, images, models
 from skinlib.classifier import SkinLesionClassifier, save
 from skinlib.errors import DataError
+from tests.unit import results
 
-SIZE = 32
-CONFIG = {
-    "architecture": "resnet10",
-    "image_size": SIZE,
-    "temperature": 1.7,
-    "threshold": 0.5,
-    "sensitivity": 0.95,
-    "shortcut": {"mean": [0.5] * 6, "deviation": [0.1] * 6, "weights": [1.0] * 6, "bias": 0.0},
-}
+CONFIG = results.CLASSIFIER
+SIZE = CONFIG["image_size"]
 
 
 @pytest.fixture(scope="module")

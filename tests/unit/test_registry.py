@@ -15,16 +15,10 @@ from mlflow import MlflowClient
 from skinlib import calibration, images, model_card, models, registry, tracking
 from skinlib.errors import TrackingError
 from tests.servers.mlflow import MlflowServer
+from tests.unit import results
 
-SIZE = 32
-CONFIG = {
-    "architecture": "resnet10",
-    "image_size": SIZE,
-    "temperature": 1.7,
-    "threshold": 0.5,
-    "sensitivity": 0.95,
-    "shortcut": {"mean": [0.5] * 6, "deviation": [0.1] * 6, "weights": [1.0] * 6, "bias": 0.0},
-}
+CONFIG = results.CLASSIFIER
+SIZE = CONFIG["image_size"]
 CARD = "# Model card: resnet10\n" + "| AUROC | 0.912 |\n" * 500
 
 
