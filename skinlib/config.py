@@ -44,3 +44,15 @@ def _explain_one(
     if problem["type"] == "value_error" or isinstance(problem["input"], dict):
         shown = ""
     return f"{where}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def check_options(seed: int, validation_fraction: float, max_rejected: float, sensitivity: float) -> None:
+    """Raise ConfigError if these options of a run cannot be used."""
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"The seed is {seed}; give a number from 0 to 2**32 - 1.")
+    if not 0 < validation_fraction <= 0.5:
+        raise ConfigError(f"The validation fraction is {validation_fraction:g}; give a number above 0 and at most 0.5.")
+    if not 0 <= max_rejected < 1:
+        raise ConfigError(f"The share of rejected images is {max_rejected:g}; give a number from 0 and below 1.")
+    if not 0 < sensitivity <= 1:
+        raise ConfigError(f"The sensitivity is {sensitivity:g}; give a number above 0 and at most 1, such as 0.95.")

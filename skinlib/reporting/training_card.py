@@ -1,0 +1,72 @@
+"""The card of the step `train`: a live view of a trial."""
+
+
+class TrainingCard:
+    """A live view of a trial; it refreshes the card itself, at most once in `REFRESH_SECONDS`."""
+
+    def __init__(self, card: Card, trial: Record, epochs: int) -> None:
+        """Show the hyperparameters in `trial`, and that none of `epochs` has ended yet."""
+        self._card = card
+        self._epochs = epochs
+        self._summary = ""
+        self._heading = Markdown("# Training")
+        self._progress = ProgressBar(max=epochs, label="epoch")
+        self._charts = [VegaChart(_chart([], epochs, *curves)) for curves in LIVE_CURVES.items()]
+        table = _table([[_words(name), value] for name, value in trial.items()], ["hyperparameter", "value"])
+        for component in (self._heading, self._progress, *self._charts, table):
+            card.append(component)
+        self._refresh()
+
+    def update(self, history: History) -> None:
+        """Show all epochs so far, at least one."""
+        last, best = history[-1], max(history, key=lambda epoch: epoch["validation_auroc"])
+        auroc = f"Best validation AUROC **{best['validation_auroc']:.3f}** in epoch {best['epoch']}"
+        self._summary = f"{auroc}, {last['images_per_second']:,.0f} images/s"
+        self._heading.update(f"# Training\n\n{self._summary}")
+        self._progress.update(last["epoch"])
+        for chart, curves in zip(self._charts, LIVE_CURVES.items(), strict=True):
+            chart.update(_chart(history, self._epochs, *curves))
+        if time.monotonic() - self._refreshed >= REFRESH_SECONDS:
+            self._refresh()
+
+    def finish(self, status: str, reason: str, above_shortcut: Record) -> None:
+        """Show how the trial ended and how it stands to colour alone, and refresh at once.
+
+        Args:
+            status: as in `TrialResult`.
+            reason: as there.
+            above_shortcut: from `selection.against_shortcut`.
+        """
+        words = reason.replace("<", "< ")  # or the card would take what follows for HTML
+        note = _versus_shortcut(*_compared(above_shortcut)) if "above_shortcut" in above_shortcut else ""
+        parts = [f"# Training: {status}", words, self._summary, note]
+        self._heading.update("\n\n".join(part for part in parts if part))
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self._card.refresh()
+        self._refreshed = time.monotonic()
+
+
+def _chart(history: History, epochs: int, title: str, columns: list[str]) -> dict[str, Any]:
+    """Specify curves over epochs in Vega-Lite: a few kilobytes, since each refresh sends them whole."""
+    values = [{name: epoch[name] for name in ("epoch", *columns)} for epoch in history]
+    ticks = {"tickMinStep": 1, "format": "d", "grid": False}
+    x = {"field": "epoch", "type": "quantitative", "scale": {"domain": [0, epochs]}, "axis": ticks}
+    layers: list[dict[str, Any]] = []
+    for name, colour, dash, dy in zip(columns, (BLUE, VERMILION), ([1, 0], [6, 4]), (-7, 7), strict=False):
+        y = {"field": name, "type": "quantitative", "title": title, "scale": {"zero": False, "padding": 12}}
+        line = {"type": "line", "color": colour, "strokeDash": dash, "point": {"color": colour}}
+        label = {"type": "text", "text": name.split("_")[0], "color": colour, "fontSize": 13}
+        label |= {"align": "left", "dx": 8, "dy": dy}  # apart where the curves meet
+        layers.append({"mark": line, "encoding": {"x": x, "y": y}})
+        layers.append({"mark": label, "encoding": {"x": x, "y": y}, "data": {"values": values[-1:]}})
+    config = {"axis": {"labelFontSize": 12, "titleFontSize": 13}, "view": {"stroke": None}}
+    schema = "https://vega.github.io/schema/vega-lite/v5.json"
+    return {"$schema": schema, "height": 200, "config": config, "data": {"values": values}, "layer": layers}
+
+
+REFRESH_SECONDS = 5.0  # each refresh starts a Python process
+
+
+LIVE_CURVES = {"AUROC": ["validation_auroc"], "loss": ["validation_loss", "train_loss"]}
