@@ -30,8 +30,8 @@ RETRIES = 5
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_VARIABLES = "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-_REFUSED = f"the credentials are not accepted; check {_VARIABLES}"
+AWS_CREDENTIALS_ADVICE = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_REFUSED = f"the credentials are not accepted; sign in again, or {AWS_CREDENTIALS_ADVICE}"
 _DENIED = "the credentials lack the permission; ask for s3:ListBucket, s3:GetObject, s3:PutObject, s3:DeleteObject"
 _REASONS = {  # S3's error codes
     "NoSuchBucket": "the bucket does not exist; correct its name or create it",
@@ -240,7 +240,7 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
         # botocore renews credentials 10 minutes before they expire: kept longer, they would expire in use.
         credentials = Boto3CredentialProvider(session, ttl=timedelta(minutes=10))
     except NoCredentialsError as error:
-        raise StorageError(f"There are no AWS credentials for {url}; set {_VARIABLES}.") from error
+        raise StorageError(f"There are no AWS credentials for {url}; {AWS_CREDENTIALS_ADVICE}.") from error
     except (BotoCoreError, ClientError, ValueError) as error:
         raise StorageError(f"{url} cannot be opened: {_reason(error)}.") from error
     if prefix and not create and "Contents" not in answer:
