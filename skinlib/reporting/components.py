@@ -1,67 +1,78 @@
-"""The Metaflow cards of a run: what each step found, in words, tables and pictures.
+"""What the Metaflow cards share: their protocol, tables, pictures and notes.
 
-A card function fills `current.card["id"]`. Everywhere here
+A card is `current.card["id"]`. In the modules of the cards
 
     labels          int (N,), index into `CLASSES`, so that 1 is malignant
     probabilities   float (N,) of being malignant, 0 to 1
     images          uint8 (N, height, width, 3)
-    histories       by trial key, the records of its epochs as in `TrialResult.history`
 """
 
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from metaflow.cards import Image, Table
 
-from skinlib.console import estimate, estimate_in
-from skinlib.figures import Record
+from skinlib.evaluation.intervals import Estimate
+from skinlib.reporting.text import estimate, estimate_in
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Card: TypeAlias = Any  # of which only append(component) and refresh() are used
-
-SYNTHETIC = "**These images are synthetic.** Results on them show that the pipeline works and nothing else."
-SHORTCUT = (
-    "A logistic regression on nothing but each image's mean and deviation of red, green and blue: it has seen no lesion"
-)
+SYNTHETIC = "**These images are synthetic.** The results only show that the pipeline works."
 
 
-def _versus_shortcut(auroc: Record, difference: Record) -> str:
-    """Say how a model stands to the shortcut, from two estimates."""
-    interval = difference["interval"]
+class Card(Protocol):
+    """The part of Metaflow's card that is used."""
+
+    def append(self, component: object) -> None:
+        """Add a component at the end."""
+
+    def refresh(self) -> None:
+        """Render the card again while the task runs."""
+
+
+def gain_note(baseline: Estimate, gain: Estimate) -> str:
+    """Compare a model with the colour baseline: AUROC of the baseline, and the model's paired difference to it."""
+    interval = gain["interval"]
     noise = ", which may be noise" if interval is not None and interval[0] <= 0 <= interval[1] else ""
-    above = f"the model's paired difference to it is {estimate(difference)}{noise}"
-    return f"**Colour alone reaches {estimate(auroc)}**; {above}."
+    return f"**Colour baseline: AUROC {estimate(baseline)}.** The model's gain over it is {estimate(gain)}{noise}."
 
 
-def _compared(trial: Record) -> tuple[Record, Record]:
-    """Read the shortcut's AUROC, and a trial's paired difference to it, from the trial's row of a leaderboard."""
-    auroc = {"value": trial["shortcut_auroc"], "interval": None}
-    return auroc, estimate_in(trial, "above_shortcut", "above_shortcut_low", "above_shortcut_high")
+def trial_gain_note(trial: Mapping[str, float | None]) -> str:
+    """Compare a trial with the colour baseline, from its row of a leaderboard or `selection.against_shortcut`."""
+    return gain_note(estimate_in(trial, "shortcut_auroc"), trial_gain(trial))
 
 
-def _unbroken(words: str) -> str:
-    return words.replace(" ", "\N{NO-BREAK SPACE}")
+def trial_gain(trial: Mapping[str, float | None]) -> Estimate:
+    """Read a trial's gain over the colour baseline, as `trial_gain_note` does."""
+    return estimate_in(trial, "above_shortcut", "above_shortcut_low", "above_shortcut_high")
 
 
-def _picture(figure: "Figure", file_format: str = "png") -> Image:
+def picture(figure: "Figure", file_format: str = "png") -> Image:
+    """Show a figure; `jpeg` for photographs."""
     # Image.from_matplotlib would load pyplot, and give photographs three to five times the bytes of a JPEG.
     file = io.BytesIO()
-    figure.savefig(file, format=file_format, dpi=150)  # more than is shown, for sharp screens
+    figure.savefig(file, format=file_format, dpi=150)  # more than a card's 100, for sharp screens
     return Image(file.getvalue())
 
 
-def _table(rows: Any, headers: Sequence[str]) -> Table:
-    return Table([[_text(value) for value in row] for row in rows], headers=list(headers))
+def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> Table:
+    """Show rows of values."""
+    return Table([[_cell(value) for value in row] for row in rows], headers=list(headers))
 
 
-def _text(value: Any) -> str:
+def unbroken(words: str) -> str:
+    """Keep words on one line."""
+    return words.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def column_title(name: str) -> str:
+    """Turn the name of a column or hyperparameter into words."""
+    return name.replace("_", " ").replace("auroc", "AUROC")
+
+
+def _cell(value: object) -> str:
     if value is None or value != value:  # NaN
         return "-"
     return f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").replace("auroc", "AUROC")

@@ -1,157 +1,159 @@
 """The model card (Mitchell et al. 2019, https://arxiv.org/abs/1810.03993): what a model is, and is not, good for."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
 
-from skinlib.console import calibration_error, estimate, number
-from skinlib.dataset import CLASSES
+from skinlib.audit.findings import AuditSummary
+from skinlib.data.manifest import CLASSES, ManifestSummary
+from skinlib.evaluation.scores import Report
+from skinlib.evaluation.stress import StressRow
+from skinlib.reporting.metric_table import metric_columns
+from skinlib.reporting.text import COLOUR_BASELINE, metric, number
+from skinlib.serving.settings import ClassifierSettings
+from skinlib.training.result import TrialSummary
+from skinlib.training.trial import Trial
 
-Record: TypeAlias = Mapping[str, Any]
-
-# MLflow keeps the description of a model version in a column of so many characters.
-LIMIT = 5000
-
-_SYNTHETIC = "**Made from SYNTHETIC images: it shows that the pipeline works, and has no other use.**"
+_SYNTHETIC = "**Made from SYNTHETIC images: it shows that the pipeline works and has no other use.**"
 
 _USE = """## Use
 For research and teaching: to compare methods, and to study how such models fail.
 
-**Not for** diagnosis, triage, or telling anyone that a lesion is harmless. It is no medical device, no doctor has
-tested it, and it answers any picture with confidence: other diseases, photographs without a dermatoscope, bare skin."""
+**Not for** diagnosis, triage, or telling anyone that a lesion is harmless. It is not a medical device and was not
+tested in a clinic. It gives a confident answer for any picture: other diseases, photographs without a dermatoscope,
+healthy skin."""
 
 # https://www.isic-archive.com/blank-1, "Do I have permission to use the data?"
-_LICENCE = """**Licence**: the files name none. The public set "Skin Cancer: Malignant vs. Benign" was taken from the
-ISIC Archive, where each image is under CC0, CC BY or CC BY-NC; the set does not say which. Do not pass it on."""
+_LICENCE = """**Licence**: the files name none. The public set "Skin Cancer: Malignant vs. Benign" comes from the ISIC
+Archive, where each image is under CC0, CC BY or CC BY-NC. The set does not say which: do not redistribute it."""
 
-_DRAWN = "**Licence**: the images are drawn by this project's code, under its licence."
+_DRAWN = "**Licence**: this project's code draws the images; its licence applies."
 
 _LIMITS = """## Limits
-- In the public set *benign* means nevus only: other harmless lesions, such as seborrheic keratoses, were never seen.
-- Skin tone, age and sex are not known, so nobody can say for whom it works worse.
-- Patients are not known: look-alike images are kept together, two lesions of one person are not.
-- Test and training images are of one source. Expect less elsewhere, and measure it.
-- Malignant lesions are far rarer in practice: see PPV and NPV."""
+- In the public set *benign* means nevus only. Other benign lesions, such as seborrheic keratoses, are missing.
+- Skin tone, age and sex are unknown, so differences between groups of people cannot be measured.
+- Patients are unknown. Near-duplicates are kept together, two lesions of one patient are not.
+- Test and training images have the same source. Expect a lower performance on other images, and measure it.
+- Malignant lesions are much rarer in practice: see PPV and NPV."""
 
 _NO_LIMITS_KNOWN = """## Limits
-The images are drawn: nothing of this carries over to photographs."""
-
-_SHIFTS = "The same lesions as another camera, clinic or hand would show them; strengths in `skinlib/stress.py`."
+The images are drawn: no result carries over to photographs."""
 
 
-def render(facts: Record) -> str:
-    """Write the model card.
+@dataclass(frozen=True)
+class DataFacts:
+    """What the model was made from; `split_sizes` are images by `train`, `validation` and `test`."""
 
-    Args:
-        facts: plain values,
-            `name`: of the model, such as its trial's key;
-            `synthetic`: whether the images are the generated sample;
-            `url` of the data, and its `manifest`, from `Manifest.summary`;
-            `audit`: from `Audit.to_dict`;
-            `split`: indices of images by `train`, `validation`, `test`;
-            `trial`: the hyperparameters, and `n_trials`, how many competed;
-            `result`: of the trial, from `TrialResult.summary`;
-            `classifier`: as `classifier.save` takes it;
-            `report`: from `evaluation.report`;
-            `stress`: from `stress.table`;
-            `commit` (None if unknown), `run`, `seed` and `versions` (of packages by name).
+    url: str
+    synthetic: bool
+    manifest: ManifestSummary
+    audit: AuditSummary
+    split_sizes: Mapping[str, int]
 
-    Returns:
-        Markdown with tables in GitHub's dialect, less than `LIMIT` characters unless names are very long.
-    """
-    report, synthetic = facts["report"], facts["synthetic"]
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """How the model was made; `n_trials` is the number of trials that it was chosen from."""
+
+    trial: Trial
+    n_trials: int
+    result: TrialSummary
+    classifier: ClassifierSettings
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is needed to repeat the run; `commit` is None if unknown, `versions` are those of packages by name."""
+
+    commit: str | None
+    run: str
+    seed: int
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model card says; `name` is that of the model, such as its trial's key."""
+
+    name: str
+    data: DataFacts
+    training: TrainingFacts
+    report: Report
+    stress: Sequence[StressRow]
+    origin: Origin
+
+
+def render(facts: ModelFacts) -> str:
+    """Write the model card in Markdown, with tables in GitHub's dialect."""
+    synthetic, origin = facts.data.synthetic, facts.origin
     parts = [
-        f"# Model card: {facts['name']}",
+        f"# Model card: {facts.name}",
         _SYNTHETIC if synthetic else "",
-        f"Maps a dermoscopic photograph to the probability that its lesion is malignant; from "
-        f"{report['threshold']:.3f} on it is called malignant.",
+        "Maps a dermoscopic photograph to the probability that its lesion is malignant. Threshold: "
+        f"{facts.report['threshold']:.3f}.",
         _USE,
-        _data(facts["url"], facts["manifest"], facts["audit"], synthetic),
-        _training(facts["trial"], facts["n_trials"], facts["result"], facts["classifier"], facts["split"]),
-        _results(report),
-        _stress(facts["stress"]),
+        _data(facts.data),
+        _training(facts.training, facts.data.split_sizes),
+        _results(facts.report),
+        _robustness(facts.stress),
         _NO_LIMITS_KNOWN if synthetic else _LIMITS,
         f"""## Reproducibility
-Commit `{facts["commit"] or "unknown"}`, data `{facts["manifest"]["hash"]}`, seed {facts["seed"]}, run \
-`{facts["run"]}`; {_listing(facts["versions"])}.""",
+Commit `{origin.commit or "unknown"}`, data `{facts.data.manifest["hash"]}`, seed {origin.seed}, run \
+`{origin.run}`; {_listing(origin.versions)}.""",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def excerpt(card: str) -> str:
-    """Return what MLflow can keep of a model card as a description: nearly always all of it, whole lines else."""
-    if len(card) <= LIMIT:
-        return card
-    note = "\nThe rest is too long for this place: see the run's artifacts.\n"
-    return card[: card.rindex("\n", 0, LIMIT - len(note))] + note
-
-
-def _data(url: str, manifest: Record, audit: Record, synthetic: bool) -> str:
+def _data(data: DataFacts) -> str:
     counts = "; ".join(
         f"{split}: {', '.join(f'{by_class[name]:,} {name}' for name in CLASSES)}"
-        for split, by_class in manifest["counts"].items()
+        for split, by_class in data.manifest["counts"].items()
     )
+    audit = data.audit
     return f"""## Data
-`{url}`, {counts}. {_DRAWN if synthetic else _LICENCE}
+`{data.url}`, {counts}. {_DRAWN if data.synthetic else _LICENCE}
 
-**Defects**: {len(manifest["rejected"]):,} files rejected; {len(audit["exact_duplicates"]):,} pairs of identical and \
-{len(audit["near_duplicates"]):,} of nearly identical images; {len(audit["leaks"]):,} pairs stand across training and \
-test (below: figures without them); labels contradict in {len(audit["label_conflicts"]):,} pairs of the former and \
-{len(audit["doubtful_labels"]):,} of the latter."""
+**Defects**: {len(data.manifest["rejected"]):,} rejected files; {len(audit["exact_duplicates"]):,} pairs of exact \
+duplicates, {len(audit["label_conflicts"]):,} of them with conflicting labels; {len(audit["near_duplicates"]):,} pairs \
+of near-duplicates, {len(audit["doubtful_labels"]):,} of them with conflicting labels; {len(audit["leaks"]):,} pairs \
+between training and test (leakage; see the results without them)."""
 
 
-def _training(trial: Record, n_trials: int, result: Record, classifier: Record, split: Record) -> str:
+def _training(training: TrainingFacts, split_sizes: Mapping[str, int]) -> str:
+    result, classifier = training.result, training.classifier
     return f"""## Training
-Chosen from {n_trials:,} trials, the cheapest within one standard error of the best AUROC on \
-{len(split["validation"]):,} validation images (its own: {number(result["validation_auroc"])}, epoch \
-{result["best_epoch"]}), trained on {len(split["train"]):,}; duplicates stay on one side. Temperature \
-{classifier["temperature"]:.3f} and the threshold (sensitivity {classifier["sensitivity"]:.0%}) come from \
-validation too. Test images were scored once, for what follows.
+Chosen from {training.n_trials:,} trials: the cheapest within one standard error of the best AUROC on \
+{split_sizes["validation"]:,} validation images (this model: {number(result["validation_auroc"])}, epoch \
+{result["best_epoch"]}). Trained on {split_sizes["train"]:,} images; the split keeps duplicates together. Temperature \
+{classifier["temperature"]:.3f} and the threshold (sensitivity {classifier["sensitivity"]:.0%}) were set on the \
+validation images. The test images were used once, for the results below.
 
-{_listing(trial)}; {_listing(result["setting"])}."""
+{_listing(training.trial.model_dump())}; {_listing(result["setting"])}."""
 
 
-def _results(report: Record) -> str:
-    columns = [report["all"]] + ([report["without_twins"]] if report["without_twins"] else [])
-    threshold = report["threshold"]
-    rows = [
-        ["images (malignant)", *(f"{of['n']:,} ({of['n_malignant']:,})" for of in columns)],
-        ["AUROC", *(estimate(of["auroc"]) for of in columns)],
-        ["AUROC of colour alone", *(estimate((of["shortcut"] or {}).get("auroc")) for of in columns)],
-        ["difference", *(estimate((of["shortcut"] or {}).get("difference")) for of in columns)],
-        ["average precision", *(estimate(of["average_precision"]) for of in columns)],
-    ]
-    for given, measured in (("sensitivity", "specificity"), ("specificity", "sensitivity")):
-        for i, point in enumerate(report["all"][f"{measured}_at_{given}"]):
-            found = [estimate(of[f"{measured}_at_{given}"][i]) for of in columns]
-            rows.append([f"{measured} at {point[given]:.0%} {given}", *found])
-    for name in ("sensitivity", "specificity", "accuracy"):
-        rows.append([f"{name} at {threshold:.3f}", *(estimate(of["operating_point"][name]) for of in columns)])
-    points = [of["operating_point"]["predictive_values"] for of in columns]
-    for name in ("ppv", "npv"):
-        for at in zip(*points, strict=True):
-            rows.append([f"{name.upper()}, {at[0]['prevalence']:.0%} malignant", *(estimate(of[name]) for of in at)])
-    for when in ("before", "after"):
-        scores = [of["calibration"][when] for of in columns]
-        if all(scores):
-            label = f"{when} scaling"
-            rows.append([f"Brier score {label}", *(estimate(of["brier"]) for of in scores)])
-            rows.append([f"ECE {label}", *(calibration_error(of) for of in scores)])
-    heads = ["", "all test images", "without twins in training"][: 1 + len(columns)]
-    note = "nobody looked for twins" if report["n_twins"] is None else f"{report['n_twins']:,} have a twin in training"
+def _results(report: Report) -> str:
+    columns = metric_columns(report)
+    scores = [of for of in (report["all"], report["without_twins"]) if of is not None]
+    rows = [["images (malignant)", *(f"{of['n']:,} ({of['n_malignant']:,})" for of in scores)]]
+    rows += [[row[0].name, *map(metric, row)] for row in zip(*columns.values(), strict=True)]
+    n = report["n_twins"]
+    twins = "twins in training were not checked" if n is None else f"{n:,} have a twin in training"
     return f"""## Results
-On the test images ({note}), with 95% intervals. Colour alone is the shortcut: a logistic regression on each \
-image's mean and deviation of red, green and blue.
+On the test images ({twins}), with 95% intervals. {COLOUR_BASELINE}
 
-{_table(heads, rows)}"""
-
-
-def _stress(table: Sequence[Record]) -> str:
-    names = ("auroc", "sensitivity", "specificity")
-    rows = [[row["name"], *(number(row[name]) for name in names)] for row in table]
-    return f"## Stress\n{_SHIFTS}\n\n" + _table(["test images", "AUROC", *names[1:]], rows)
+{_table(["", *columns], rows)}"""
 
 
-def _listing(values: Record) -> str:
+def _robustness(table: Sequence[StressRow]) -> str:
+    rows = [
+        [row["name"], number(row["auroc"]), number(row["sensitivity"]), number(row["specificity"])] for row in table
+    ]
+    return f"""## Robustness
+The test images, changed as another camera, clinic or operator would change them (`skinlib/evaluation/stress.py`).
+
+{_table(["test images", "AUROC", "sensitivity", "specificity"], rows)}"""
+
+
+def _listing(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 

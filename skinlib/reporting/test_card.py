@@ -1,182 +1,172 @@
-"""The card of the step `evaluate`: all that is known of the chosen model."""
+"""The card of the step `evaluate`: everything known about the chosen model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from metaflow.cards import Markdown
+from numpy.typing import NDArray
+
+from skinlib.evaluation.scores import Report
+from skinlib.evaluation.stress import StressRow
+from skinlib.reporting import figures
+from skinlib.reporting.components import SYNTHETIC, Card, gain_note, picture, table, unbroken
+from skinlib.reporting.metric_table import Section, metric_columns
+from skinlib.reporting.text import COLOUR_BASELINE, estimate, metric, number
+
+OUTCOMES = {
+    (1, False): "false negative",
+    (0, True): "false positive",
+    (1, True): "true positive",
+    (0, False): "true negative",
+}
+GRAD_CAM = """Each image is shown with its Grad-CAM map. Brighter parts contributed more to the decision; the line
+encloses the parts with at least half of the strongest contribution. The caption gives the outcome and the predicted
+probability of malignancy. A *false negative* is a missed malignant lesion, a *false positive* is a false alarm. The
+most confident decisions of each kind are shown, so these images are not typical.
+
+Limits of the method: the map is coarse (one cell covers 32 pixels of the network's input). It shows where the model
+looked, not which feature it used. Heat on the lesion does not prove a medical reason: a model that uses only colour
+would give the same map. Heat outside the lesion, on hair, a ruler or a dark corner, is a warning. A map without heat
+means that nothing in the last layers supported the decision."""
 
 
-def evaluate_card(
-    card: Card,
-    report: Record,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    *,
-    stress: Sequence[Record],
-    examples: np.ndarray,
-    images: np.ndarray,
-    heat: np.ndarray,
-    title: str,
-    model_card: str,
-    synthetic: bool,
-) -> None:
-    """Show all that is known of a model on the test images.
+@dataclass(frozen=True)
+class TestFindings:
+    """What the test card shows.
 
-    Args:
-        card: to fill.
-        report: from `evaluation.report`.
+    Attributes:
+        report: of all test images.
         labels: of all test images.
-        probabilities: of all test images, as they are served.
+        probabilities: of all test images, calibrated.
         stress: from `stress.table`.
-        examples: int (k,), which of the test images are shown, up to 16, as from `saliency.examples`.
-        images: uint8 (k, 224, 224, 3), those.
-        heat: float32 (k, 224, 224), theirs from `saliency.grad_cam`.
+        examples: int (k,), indices of up to 16 test images, as from `saliency.examples`.
+        images: uint8 (k, 224, 224, 3), the examples.
+        heat: float32 (k, 224, 224), from `saliency.grad_cam`.
         title: of the model, such as its trial's key.
         model_card: in Markdown.
         synthetic: whether the images are the generated sample.
     """
-    scores, threshold = report["all"], report["threshold"]
-    point = scores["operating_point"]
-    columns = {"all test images": scores}
-    if report["without_twins"] is not None:
-        columns["without twins in training"] = report["without_twins"]
 
-    card.append(Markdown(f"# Test: {title}\n\n{SYNTHETIC if synthetic else ''}"))
-    card.append(Markdown(_headline(report)))
-    _metrics(card, columns, RANKING)
-    card.append(_picture(figures.roc_figure(scores)))
-
-    missed, alarms = point["false_negatives"], point["false_positives"]
-    words = f"At {threshold:.3f} or above an image is called malignant. The threshold was chosen on validation images."
-    mistakes = f"{missed:,} of {scores['n_malignant']:,} malignant test images were missed; {alarms:,} of "
-    mistakes += f"{scores['n'] - scores['n_malignant']:,} benign ones were false alarms."
-    card.append(Markdown(f"## Operating point: {threshold:.3f}\n\n{words} {mistakes}"))
-    _metrics(card, columns, OPERATING_POINT)
-    card.append(_picture(figures.confusion_figure(labels, probabilities, threshold)))
-    card.append(_picture(figures.score_histogram(labels, probabilities, threshold)))
-
-    words = "What a call is worth depends on how common malignant lesions are among those who are looked at."
-    card.append(Markdown(f"## Predictive values\n\n{words}"))
-    called = {
-        "ppv": "PPV: share of those called malignant that are",
-        "npv": "NPV: share of those called benign that are",
-    }
-    for name, meaning in called.items():
-        by_column = [of["operating_point"]["predictive_values"] for of in columns.values()]
-        values = [
-            [f"{row[0]['prevalence']:.0%}", *(estimate(of[name]) for of in row)] for row in zip(*by_column, strict=True)
-        ]
-        card.append(_table(values, [f"{meaning}, if so many are malignant", *columns]))
-    words = """Net benefit counts true positives per image, less false alarms at the price that goes with the \
-probability at which one would act. A model is of use where its line is the highest. It holds for as many malignant \
-images as there are here, far more than in practice."""
-    card.append(Markdown(f"## Decision curve\n\n{words}"))
-    card.append(_picture(figures.decision_figure(scores["decision_curve"], threshold)))
-
-    words = "Of the images that were given a probability of 0.8, about 80% should be malignant."
-    if scores["calibration"]["before"] is not None:
-        words += " The temperature that scales them was fitted on validation images."
-    card.append(Markdown(f"## Calibration\n\n{words}"))
-    _metrics(card, columns, CALIBRATION)
-    card.append(_picture(figures.reliability_figure(scores["calibration"])))
-
-    words = "The same test images as another camera, clinic or hand would have made them."
-    card.append(Markdown(f"## Under stress\n\n{words}"))
-    card.append(_picture(figures.stress_figure(stress)))
-    names = ("auroc", "auroc_change", "sensitivity", "specificity", "probability_change")
-    rows = [[row["name"], *(number(row[name]) for name in names)] for row in stress]
-    heads = ["images", "AUROC", "its change", "sensitivity", "specificity", "mean change of the probability"]
-    card.append(_table(rows, heads))
-
-    card.append(Markdown(f"## Where it looked\n\n{GRAD_CAM}"))
-    if len(examples):
-        truths, shown = labels[examples], probabilities[examples]
-        called_malignant = shown >= threshold
-        captions = [
-            f"{CALLS[int(truth), bool(call)]}, scored {probability:.2f}"
-            for truth, call, probability in zip(truths, called_malignant, shown, strict=True)
-        ]
-        card.append(_picture(figures.heat_grid(images, heat, truths, captions), "jpeg"))
-    card.append(Markdown(model_card))
+    report: Report
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    stress: Sequence[StressRow]
+    examples: NDArray[np.int64]
+    images: NDArray[np.uint8]
+    heat: NDArray[np.float32]
+    title: str
+    model_card: str
+    synthetic: bool
 
 
-def _headline(report: Record) -> str:
-    scores = report["all"]
-    images = f"{scores['n']:,} test images, {scores['n_malignant']:,} of them malignant"
-    parts = [f"**AUROC {estimate(scores['auroc'])}** on {images}; in brackets 95% intervals."]
+def show(card: Card, findings: TestFindings) -> None:
+    """Show everything known about a model on the test images."""
+    card.append(Markdown(f"# Test: {findings.title}\n\n{SYNTHETIC if findings.synthetic else ''}"))
+    _ranking(card, findings)
+    _operating_point(card, findings)
+    _usefulness(card, findings)
+    _calibration(card, findings)
+    _robustness(card, findings)
+    _saliency(card, findings)
+    card.append(Markdown(findings.model_card))
+
+
+def _ranking(card: Card, findings: TestFindings) -> None:
+    report, scores = findings.report, findings.report["all"]
+    images = f"{scores['n']:,} test images, {scores['n_malignant']:,} malignant"
+    parts = [f"**AUROC {estimate(scores['auroc'])}** on {images}; with 95% intervals in brackets."]
     if (shortcut := scores["shortcut"]) is not None:
-        parts.append(f"{_versus_shortcut(shortcut['auroc'], shortcut['difference'])} {SHORTCUT}.")
-    n = report["n_twins"]
+        parts.append(f"{gain_note(shortcut['auroc'], shortcut['difference'])} {COLOUR_BASELINE}")
+    parts.append(_twins(report["n_twins"]))
+    card.append(Markdown("\n\n".join(parts)))
+    _metrics(card, report, "Ranking")
+    card.append(picture(figures.roc_figure(scores)))
+
+
+def _twins(n: int | None) -> str:
     if n is None:
-        parts.append("Nobody looked for near-duplicates of test images in training.")
-    elif n == 0:
-        parts.append("No test image has a near-duplicate in training.")
-    else:
-        parts.append(f"{n:,} test images have a twin, a near-duplicate, in training and may flatter the model.")
-    return "\n\n".join(parts)
+        return "Near-duplicates of test images in training were not checked."
+    if n == 0:
+        return "No test image has a near-duplicate in training."
+    return f"{n:,} test images have a twin (a near-duplicate) in training, which can inflate the results."
 
 
-def _metrics(card: Card, columns: Mapping[str, Record], metrics: Sequence[Metric]) -> None:
-    """Show metrics of some SCORES, each by its heading, and leave out what none of these has."""
-    rows = [[name, *(_read(of, path) for of in columns.values()), meaning] for name, path, meaning in metrics]
-    card.append(_table([row for row in rows if row[1] is not None], ["metric", *columns, "meaning"]))
+def _operating_point(card: Card, findings: TestFindings) -> None:
+    report, scores = findings.report, findings.report["all"]
+    point, threshold = scores["operating_point"], report["threshold"]
+    words = f"""An image with a probability of {threshold:.3f} or higher is classified as malignant. The threshold was \
+chosen on validation images.
+
+Of {scores["n_malignant"]:,} malignant test images, {point["false_negatives"]:,} were missed (false negatives). Of \
+{scores["n"] - scores["n_malignant"]:,} benign test images, {point["false_positives"]:,} were false alarms (false \
+positives)."""
+    card.append(Markdown(f"## Operating point: threshold {threshold:.3f}\n\n{words}"))
+    _metrics(card, report, "Operating point")
+    card.append(picture(figures.confusion_figure(findings.labels, findings.probabilities, threshold)))
+    card.append(picture(figures.score_histogram(findings.labels, findings.probabilities, threshold)))
 
 
-def _read(of: Any, path: Sequence[str | int]) -> str | None:
-    for key in path[:-1]:
-        of = of[key]
-        if of is None:
-            return None
-    value = of[path[-1]]
-    return _unbroken(estimate(value) if isinstance(value, dict) else number(value))
+def _usefulness(card: Card, findings: TestFindings) -> None:
+    report = findings.report
+    words = "How often a decision is correct depends on the prevalence of malignant lesions among the patients."
+    card.append(Markdown(f"## Predictive values\n\n{words}"))
+    _metrics(card, report, "Predictive values")
+    words = """Net benefit is the number of true positives per image, minus the false positives, weighted by the odds \
+of the decision threshold. Use the model where its line is the highest. The curve holds for the prevalence of these \
+test images, which is much higher than in practice."""
+    card.append(Markdown(f"## Decision curve\n\n{words}"))
+    card.append(picture(figures.decision_figure(report["all"]["decision_curve"], report["threshold"])))
 
 
-CALLS = {(1, False): "missed", (0, True): "false alarm", (1, True): "found", (0, False): "cleared"}
+def _calibration(card: Card, findings: TestFindings) -> None:
+    calibration = findings.report["all"]["calibration"]
+    words = "In a calibrated model, about 80% of the images with a probability of 0.8 are malignant. ECE is the "
+    words += "expected calibration error; the value in brackets is what 95% of perfectly calibrated models stay below."
+    if calibration["before"] is not None:
+        words += " The temperature was fitted on validation images."
+    card.append(Markdown(f"## Calibration\n\n{words}"))
+    _metrics(card, findings.report, "Calibration")
+    card.append(picture(figures.reliability_figure(calibration)))
 
 
-GRAD_CAM = """Each image stands beside its Grad-CAM: the brighter, the more that part spoke for what the model called
-the image; the line encloses what spoke at least half as much as the strongest part. *Missed* is malignant but called
-benign, a *false alarm* is benign but called malignant; *found* and *cleared* are right. Of each kind the surest calls
-are shown, so these are no typical images.
-
-What this does not prove: the map is coarse (a cell is 32 pixels of what the network sees); it shows where the model
-looked and not what it saw there; and heat on the lesion does not make the reason a medical one, since colour alone
-would look the same. Heat beside the lesion, on hair, a ruler or a dark corner, is a warning. No heat at all means that
-nothing in the last layers spoke for the call."""
-
-
-RANKING: list[Metric] = [
-    ("AUROC", ("auroc",), "chance that a malignant image scores above a benign one"),
-    ("AUROC of colour alone", ("shortcut", "auroc"), "the same without having seen a lesion"),
-    ("difference", ("shortcut", "difference"), "between the two on the same images (DeLong)"),
-    ("average precision", ("average_precision",), "precision, averaged over all sensitivities"),
-    *(
-        (
-            f"{measured} at {at:.0%} {given}",
-            (f"{measured}_at_{given}", i),
-            f"share of {theirs} images called so, when {at:.0%} of {others} ones are",
-        )
-        for measured, theirs, given, others, levels in (
-            ("specificity", "benign", "sensitivity", "malignant", SENSITIVITIES),
-            ("sensitivity", "malignant", "specificity", "benign", SPECIFICITIES),
-        )
-        for i, at in enumerate(levels)
-    ),
-]
+def _robustness(card: Card, findings: TestFindings) -> None:
+    words = "The same test images, changed as another camera, clinic or operator would change them."
+    card.append(Markdown(f"## Robustness\n\n{words}"))
+    card.append(picture(figures.stress_figure(findings.stress)))
+    rows = [
+        [
+            row["name"],
+            number(row["auroc"]),
+            number(row["auroc_change"]),
+            number(row["sensitivity"]),
+            number(row["specificity"]),
+            number(row["probability_change"]),
+        ]
+        for row in findings.stress
+    ]
+    heads = ["images", "AUROC", "change of AUROC", "sensitivity", "specificity", "mean change of the probability"]
+    card.append(table(rows, heads))
 
 
-OPERATING_POINT: list[Metric] = [
-    ("sensitivity", ("operating_point", "sensitivity"), "share of malignant images called malignant"),
-    ("specificity", ("operating_point", "specificity"), "share of benign images called benign"),
-    ("accuracy", ("operating_point", "accuracy"), "share of all images called rightly"),
-]
+def _saliency(card: Card, findings: TestFindings) -> None:
+    card.append(Markdown(f"## Grad-CAM: what the model looked at\n\n{GRAD_CAM}"))
+    if len(findings.examples):
+        truths, shown = findings.labels[findings.examples], findings.probabilities[findings.examples]
+        positive = shown >= findings.report["threshold"]
+        captions = [
+            f"{OUTCOMES[int(truth), bool(malignant)]} ({probability:.2f})"
+            for truth, malignant, probability in zip(truths, positive, shown, strict=True)
+        ]
+        card.append(picture(figures.heat_grid(findings.images, findings.heat, truths, captions), "jpeg"))
 
 
-CALIBRATION: list[Metric] = [
-    (f"{name} {when} scaling", ("calibration", when, key), meaning)
-    for when in ("before", "after")
-    for name, key, meaning in (
-        ("Brier score", "brier", "mean squared error of the probability; 0 is perfect"),
-        ("ECE", "ece", "mean distance of predicted and observed shares, in 15 bins"),
-        ("ECE by chance", "ece_noise", "95% of perfectly calibrated models would show less"),
-    )
-]
-
-
-# What a metric is called, where it stands in SCORES of `evaluation.report`, and what it means.
-Metric: TypeAlias = tuple[str, tuple[str | int, ...], str]
+def _metrics(card: Card, report: Report, section: Section) -> None:
+    """Show the metrics of a section, with and without the twins."""
+    columns = metric_columns(report)
+    rows = [
+        [row[0].name, *(unbroken(metric(of)) for of in row), row[0].meaning]
+        for row in zip(*columns.values(), strict=True)
+        if row[0].section == section
+    ]
+    card.append(table(rows, ["metric", *columns, "meaning"]))

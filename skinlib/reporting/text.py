@@ -1,191 +1,237 @@
-"""What is printed: progress while something runs, and what came out of it."""
+"""Printed reports, and the words and number formats that they share with the cards."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from skinlib.audit.findings import Audit, Pairs
+from skinlib.audit.shortcut import STATISTICS, ColourDistance
+from skinlib.data.manifest import CLASSES
+from skinlib.evaluation.intervals import Estimate
+from skinlib.evaluation.metrics import DecisionCurve
+from skinlib.evaluation.scores import OperatingPoint, Report
+from skinlib.reporting.metric_table import MetricRow, Section, metric_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SECONDS_BETWEEN_LINES = 3.0
-# Standard deviations of the training images, by which the images of another place differ in colour.
+COLOUR_BASELINE = (
+    "The colour baseline is a logistic regression on the mean and standard deviation of red, green and blue in each "
+    "image. It sees colour statistics only, not the lesion."
+)
+
+FindingName = Literal["label_conflicts", "doubtful_labels", "leaks", "exact_duplicates", "near_duplicates"]
+# The findings of an audit, the most serious first: title and meaning.
+FINDINGS: dict[FindingName, tuple[str, str]] = {
+    "label_conflicts": (
+        "Label conflicts",
+        "Identical pixels in both classes. At least one of the two labels is wrong, and no model can learn both.",
+    ),
+    "doubtful_labels": (
+        "Doubtful labels",
+        "Near-duplicates in both classes. They probably show one lesion with a wrong label: check both images.",
+    ),
+    "leaks": (
+        "Leakage",
+        "A test image with a twin in training, which the model may have memorised. Test results are also given "
+        "without these images.",
+    ),
+    "exact_duplicates": ("Exact duplicates", "Identical pixels. They count twice and add no information."),
+    "near_duplicates": (
+        "Near-duplicates",
+        "One lesion photographed twice, or one photograph rotated, cropped or saved again. The split keeps them "
+        "together, in training or in validation.",
+    ),
+}
+
+# Distances in colour, in standard deviations of the training images.
 _CLOSE, _FAR = 0.5, 1.0
 _SHOWN_THRESHOLDS = (5, 10, 20, 50)  # percent, of the decision curve
-
-
-def progress(what: str, quiet: bool = False) -> Callable[[int, int], None]:
-    """Return a function of (done, total) that prints a line now and then, and always the last one, unless `quiet`."""
-    last = time.monotonic()
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        if not quiet and (done == total or time.monotonic() - last >= _SECONDS_BETWEEN_LINES):
-            last = time.monotonic()
-            print(f"{what}: {done:,} of {total:,}", flush=True)
-
-    return show
+_MAIN_METRICS = (
+    *("AUROC", "AUROC of the colour baseline", "gain over the colour baseline"),
+    *("sensitivity", "specificity", "accuracy"),
+)
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """A metric as it is printed; `undefined` where it has no value."""
+    """Format a metric; None is `undefined`."""
     return "undefined" if value is None else format(value, form)
 
 
-def estimate(of: Mapping[str, Any] | None) -> str:
-    """A metric with its interval, as `evaluation.report` gives them."""
-    if of is None:
-        return number(None)
+def estimate(of: Estimate) -> str:
+    """Format a metric with its interval."""
     if of["interval"] is None:
         return number(of["value"])
     return f"{number(of['value'])} ({' to '.join(map(number, of['interval']))})"
 
 
-def estimate_in(row: Mapping[str, Any], value: str, low: str, high: str) -> dict[str, Any]:
-    """A metric with its interval from three columns of a leaderboard's row, where NaN stands for what is undefined."""
-    known, *ends = (None if row[name] != row[name] else row[name] for name in (value, low, high))
-    return {"value": known, "interval": None if None in ends else ends}
+def estimate_in(row: Mapping[str, float | None], value: str, low: str = "", high: str = "") -> Estimate:
+    """Read a metric and its interval from columns of a leaderboard's row, where NaN and None are undefined."""
+    known, *ends = (None if (cell := row[name]) != cell else cell for name in (value, low, high) if name)
+    interval = [end for end in ends if end is not None]
+    return {"value": known, "interval": interval if len(interval) == 2 else None}
 
 
-def calibration_error(of: Mapping[str, Any]) -> str:
-    """The expected calibration error, as `calibration.reliability` gives it, beside what chance alone would show."""
-    noise = of["ece_noise"]
-    return number(of["ece"]) + ("" if noise is None else f" (to {number(noise)} by chance)")
+def calibration_error(ece: float | None, noise: float | None) -> str:
+    """Format an expected calibration error with what chance alone would give."""
+    return number(ece) + ("" if noise is None else f" (up to {number(noise)} by chance)")
 
 
-def evaluation_report(
-    model: str, url: str, n_rejected: int, report: Mapping[str, Any], distance: Sequence[Mapping[str, Any]]
-) -> str:
-    """Lay out how a registered model does on other images.
+def metric(row: MetricRow) -> str:
+    """Format the value of a row."""
+    return estimate(row.value) if row.noise is None else calibration_error(row.value["value"], row.noise)
+
+
+def evaluation_report(model: str, url: str, n_rejected: int, report: Report, distance: Sequence[ColourDistance]) -> str:
+    """Lay out how a registered model performs on other images.
 
     Args:
         model: as the user named it.
         url: of the images.
-        n_rejected: how many of its files could not be read.
-        report: from `evaluation.report`, with `uncalibrated`.
+        n_rejected: number of files that could not be read.
+        report: of the images, with `uncalibrated`.
         distance: from `shortcut.distance`.
 
     Returns:
         Text of at most 100 columns, unless the names are longer.
     """
     scores = report["all"]
-    point, reliability = scores["operating_point"], scores["calibration"]
-    groups = f", {scores['n_groups']:,} groups of look-alikes" if scores["n_groups"] < scores["n"] else ""
-    ranking = [["AUROC", estimate(scores["auroc"])], ["average precision", estimate(scores["average_precision"])]]
-    if scores["shortcut"]:
-        ranking.insert(1, ["AUROC of colour alone", estimate(scores["shortcut"]["auroc"])])
-        ranking.insert(2, ["gain over colour alone", estimate(scores["shortcut"]["difference"])])
-    for given, measured in (("sensitivity", "specificity"), ("specificity", "sensitivity")):
-        for of in scores[f"{measured}_at_{given}"]:
-            ranking.append([f"{measured} at {of[given]:.0%} {given}", estimate(of)])
-    calls = [
-        ["", "called malignant", "called benign"],
-        ["malignant", point["true_positives"], point["false_negatives"]],
-        ["benign", point["false_positives"], point["true_negatives"]],
-    ]
-    shares = [[name, estimate(point[name])] for name in ("sensitivity", "specificity", "accuracy")]
-    values = [["malignant lesions", "called malignant", "called benign"]] + [
-        [f"{of['prevalence']:.0%}", estimate(of["ppv"]), estimate(of["npv"])] for of in point["predictive_values"]
-    ]
-    curve = scores["decision_curve"]
-    benefit = [["acting from a probability of", "on the model", "on all images"]] + [
-        [number(at), number(model), number(everything)]
-        for at, model, everything in zip(curve["threshold"], curve["model"], curve["all_malignant"], strict=True)
-        if round(100 * at) in _SHOWN_THRESHOLDS
-    ]
-    scaling = [reliability["before"], reliability["after"]]
-    probabilities = [
-        ["", "before scaling", "as served"],
-        ["Brier score", *(estimate(of["brier"]) for of in scaling)],
-        ["calibration error", *(calibration_error(of) for of in scaling)],
-    ]
-    colours = [["", "here", "training", "apart"]] + [
+    groups = f", {scores['n_groups']:,} groups of near-duplicates" if scores["n_groups"] < scores["n"] else ""
+    rows = metric_rows(scores)
+
+    def section(name: Section) -> str:
+        return _table([[row.name, metric(row)] for row in rows if row.section == name])
+
+    colours = [["", "here", "training", "distance"]] + [
         [row["statistic"], number(row["here"]), number(row["training"]), number(row["deviations"], "+.2f")]
         for row in distance
     ]
     parts = [
         f"{model} on {url}\n{scores['n']:,} images, {scores['n_malignant']:,} malignant{groups}; with 95% intervals",
-        f"Files that could not be read and are left out: {n_rejected:,}" if n_rejected else "",
+        f"Unreadable files, left out: {n_rejected:,}" if n_rejected else "",
         likeness(distance),
-        f"Ranking\n{_table(ranking)}",
-        f"Calls, malignant from a probability of {number(report['threshold'])} on\n{_table(calls)}",
-        _table(shares),
-        f"Share of right calls, by how many lesions are malignant\n{_table(values)}",
-        "Net benefit: true positives per image, less false alarms at the price of where one would act\n"
-        f"{_table(benefit)}",
-        f"Probabilities\n{_table(probabilities)}",
-        f"Colours, and how far they are apart in standard deviations of the training images\n{_table(colours)}",
+        f"Ranking\n{section('Ranking')}",
+        f"Operating point: threshold {number(report['threshold'])}\n{_confusion(scores['operating_point'])}",
+        section("Operating point"),
+        f"Predictive values, by prevalence of malignant lesions\n{section('Predictive values')}",
+        f"Net benefit (true positives per image, minus weighted false positives)\n{_benefit(scores['decision_curve'])}",
+        f"Calibration, before and after temperature scaling\n{section('Calibration')}",
+        f"Colours, with the distance in standard deviations of the training images\n{_table(colours)}",
     ]
     return "\n" + "\n\n".join(filter(None, parts)) + "\n"
 
 
-def likeness(distance: Sequence[Mapping[str, Any]]) -> str:
-    """Say in a sentence, on two lines, whether images look like those of the training, by `shortcut.distance`."""
-    known = [row for row in distance if row["deviations"] is not None]
+def likeness(distance: Sequence[ColourDistance]) -> str:
+    """Say in two lines whether images look like the training images, from `shortcut.distance`."""
+    known = {row["statistic"]: row["deviations"] for row in distance if row["deviations"] is not None}
     if not known:
-        return "How far the images are from those of the training is undefined: those are all of one colour."
-    widest = max(known, key=lambda row: abs(row["deviations"]))
-    deviations = widest["deviations"]
-    direction = "higher" if deviations > 0 else "lower"
-    most = f"{widest['statistic']} is {abs(deviations):.2f} standard deviations {direction}"
-    if abs(deviations) < _CLOSE:
-        return f"By their colours the images are close to those of the training\n(no more than {most})."
-    if abs(deviations) <= _FAR:
+        return "The distance to the training images is undefined: their colours do not vary."
+    widest = max(known, key=lambda name: abs(known[name]))
+    size = abs(known[widest])
+    difference = f"{widest} is {size:.2f} standard deviations {'higher' if known[widest] > 0 else 'lower'}"
+    if size < _CLOSE:
+        return f"The colours are close to those of the training images\n(largest difference: {difference})."
+    if size <= _FAR:
         return (
-            "By their colours the images are some way from those of the training\n"
-            f"({most}): read the figures with that in mind."
+            "The colours differ somewhat from those of the training images\n"
+            f"({difference}): interpret the results with care."
         )
     return (
-        "By their colours the images are far from those of the training\n"
-        f"({most}): figures from there may not carry over."
+        f"The colours are far from those of the training images\n({difference}): results from there may not carry over."
     )
 
 
-def _table(rows: Sequence[Sequence[Any]]) -> str:
-    """Columns as wide as they need to be: the first to the left, the others to the right."""
-    text = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*text, strict=True)]
-    return "\n".join(
-        "  " + "  ".join([row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]).rstrip() for row in text
-    )
+def audit_report(audit: Audit, shortcut_auroc: float | None, limit: int = 20) -> str:
+    """Lay out what an audit found.
+
+    Args:
+        audit: of all images.
+        shortcut_auroc: of the colour baseline, trained on train and evaluated on test; None if undefined.
+        limit: number of pairs that are named for each finding.
+    """
+    counts = [["", *CLASSES]] + [[split, *(f"{of[name]:,}" for name in CLASSES)] for split, of in audit.counts.items()]
+    classes = {f"{split} {name}": of for split, by_class in audit.statistics.items() for name, of in by_class.items()}
+    colours = [["", *classes]] + [[name, *(number(of[name]) for of in classes.values())] for name in STATISTICS]
+    parts = [
+        f"{len(audit.groups):,} images in {audit.n_groups:,} groups of near-duplicates\n{_table(counts)}",
+        *(_finding(title, getattr(audit, name), limit) for name, (title, _) in FINDINGS.items()),
+        f"Colours (0 to 1), averaged over the images\n{_table(colours)}",
+        f"Colour baseline, trained on train: AUROC {number(shortcut_auroc)} on test (0.5 is chance).\n"
+        "It sees colour statistics only. Only the gain over this baseline can come from the lesions.",
+    ]
+    return "\n\n".join(parts)
 
 
-def summary(
+def run_summary(
     leaderboard: "pd.DataFrame",
-    test_report: Mapping[str, Any],
+    report: Report,
     registered: Mapping[str, str],
     tracking_uri: str,
     synthetic: bool,
 ) -> str:
-    """Say at the end of a run what came out and what can be done with it."""
+    """Say at the end of a run what it gave and what to do next.
+
+    Args:
+        leaderboard: from `selection.leaderboard`, the best trial first.
+        report: of the test images.
+        registered: `name`, `version` and `alias` of the registered model.
+        tracking_uri: of MLflow.
+        synthetic: whether the images are the generated sample.
+    """
     look = f"mlflow ui --backend-store-uri {tracking_uri}" if tracking_uri.startswith("sqlite") else tracking_uri
-    best = leaderboard["trial"][0]
-    trials = [["trial", "status", "validation AUROC", "above colour alone", "epochs", "seconds"]]
+    trials = [["trial", "status", "validation AUROC", "gain over the colour baseline", "epochs", "seconds"]]
     for row in leaderboard.to_dict("records"):
         auroc = estimate(estimate_in(row, "validation_auroc", "low", "high"))
-        above = estimate(estimate_in(row, "above_shortcut", "above_shortcut_low", "above_shortcut_high"))
-        trials.append([row["trial"], row["status"], auroc, above, row["epochs_trained"], f"{row['seconds']:.0f}"])
-    scores, without_twins = test_report["all"], test_report["without_twins"]
-    metrics = {"AUROC": scores["auroc"]}
-    if without_twins:
-        metrics["  without images that have a twin in training"] = without_twins["auroc"]
-    if scores["shortcut"]:
-        metrics["  of colour alone"] = scores["shortcut"]["auroc"]
-        metrics["  gain over colour alone"] = scores["shortcut"]["difference"]
-    metrics |= {name: scores["operating_point"][name] for name in ("accuracy", "sensitivity", "specificity")}
-    called = f"called so from {number(test_report['threshold'])} on"
-    with_intervals = _table([[name, estimate(of)] for name, of in metrics.items()])
-    warning = "\nThe images are SYNTHETIC: the model is for trying out only.\n" if synthetic else ""
+        gain = estimate(estimate_in(row, "above_shortcut", "above_shortcut_low", "above_shortcut_high"))
+        trials.append([row["trial"], row["status"], auroc, gain, str(row["epochs_trained"]), f"{row['seconds']:.0f}"])
+    scores, without_twins = report["all"], report["without_twins"]
+    rows = {row.name: row for row in metric_rows(scores)}
+    metrics = [[name, metric(rows[name])] for name in _MAIN_METRICS if name in rows]
+    if without_twins is not None:
+        metrics.insert(1, ["AUROC without twins in training", estimate(without_twins["auroc"])])
+    warning = "\nThe images are SYNTHETIC: use the model for trying out only.\n" if synthetic else ""
+    threshold = number(report["threshold"])
     return f"""
 {_table(trials)}
 
-Best trial: {best}
-Test set: {scores["n"]} images, {scores["n_malignant"]} malignant, {called}; with 95 % intervals
-{with_intervals}
+Best trial: {leaderboard["trial"][0]}
+Test set: {scores["n"]:,} images, {scores["n_malignant"]:,} malignant, threshold {threshold}; with 95% intervals
+{_table(metrics)}
 {warning}
 Registered: {registered["name"]} version {registered["version"]}, alias {registered["alias"]}
 
 Next:
-  data, training, leaderboard and test:  make cards
-  runs and models:  {look}
-  score other images:  python -m skinlib evaluate models:/{registered["name"]}@{registered["alias"]} FOLDER
+  see the cards (data, training, leaderboard, test):  make cards
+  browse runs and models:  {look}
+  evaluate on other images:  python -m skinlib evaluate models:/{registered["name"]}@{registered["alias"]} FOLDER
 """
+
+
+def _confusion(point: OperatingPoint) -> str:
+    counts = {
+        "malignant": (point["true_positives"], point["false_negatives"]),
+        "benign": (point["false_positives"], point["true_negatives"]),
+    }
+    heads = ["", "classified as malignant", "classified as benign"]
+    return _table([heads, *([name, *(f"{n:,}" for n in row)] for name, row in counts.items())])
+
+
+def _benefit(curve: DecisionCurve) -> str:
+    rows = zip(curve["threshold"], curve["model"], curve["all_malignant"], strict=True)
+    shown = [[number(cell) for cell in row] for row in rows if round(100 * row[0]) in _SHOWN_THRESHOLDS]
+    return _table([["threshold", "model", "all classified as malignant"], *shown])
+
+
+def _finding(title: str, pairs: Pairs, limit: int) -> str:
+    count = "1 pair" if len(pairs) == 1 else f"{len(pairs):,} pairs" if pairs else "none"
+    lines = [f"{title}: {count}", *(f"  {a}  {b}" for a, b in pairs[:limit])]
+    if len(pairs) > limit:
+        lines.append(f"  and {len(pairs) - limit:,} more; --json lists all")
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Align the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  " + "  ".join([row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]).rstrip() for row in rows
+    )

@@ -1,23 +1,39 @@
 """The card of the step `train`: a live view of a trial."""
 
+import time
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+from metaflow.cards import Markdown, ProgressBar, VegaChart
+
+from skinlib.reporting.components import Card, column_title, table, trial_gain_note
+from skinlib.reporting.figures import BLUE, VERMILION
+from skinlib.training.result import Epoch
+from skinlib.training.trial import Trial
+
+REFRESH_SECONDS = 5.0  # each refresh starts a Python process
+
+Curve: TypeAlias = Literal["validation_auroc", "validation_loss", "train_loss"]
+LIVE_CURVES: dict[str, list[Curve]] = {"AUROC": ["validation_auroc"], "loss": ["validation_loss", "train_loss"]}
+
 
 class TrainingCard:
-    """A live view of a trial; it refreshes the card itself, at most once in `REFRESH_SECONDS`."""
+    """A live view of a trial; it refreshes the card itself, at most once per `REFRESH_SECONDS`."""
 
-    def __init__(self, card: Card, trial: Record, epochs: int) -> None:
-        """Show the hyperparameters in `trial`, and that none of `epochs` has ended yet."""
+    def __init__(self, card: Card, trial: Trial) -> None:
+        """Show the hyperparameters and an empty progress bar."""
         self._card = card
-        self._epochs = epochs
+        self._epochs = trial.epochs
         self._summary = ""
         self._heading = Markdown("# Training")
-        self._progress = ProgressBar(max=epochs, label="epoch")
-        self._charts = [VegaChart(_chart([], epochs, *curves)) for curves in LIVE_CURVES.items()]
-        table = _table([[_words(name), value] for name, value in trial.items()], ["hyperparameter", "value"])
-        for component in (self._heading, self._progress, *self._charts, table):
+        self._progress = ProgressBar(max=trial.epochs, label="epoch")
+        self._charts = [VegaChart(_chart([], trial.epochs, *curves)) for curves in LIVE_CURVES.items()]
+        values = [[column_title(name), value] for name, value in trial.model_dump().items()]
+        for component in (self._heading, self._progress, *self._charts, table(values, ["hyperparameter", "value"])):
             card.append(component)
         self._refresh()
 
-    def update(self, history: History) -> None:
+    def update(self, history: Sequence[Epoch]) -> None:
         """Show all epochs so far, at least one."""
         last, best = history[-1], max(history, key=lambda epoch: epoch["validation_auroc"])
         auroc = f"Best validation AUROC **{best['validation_auroc']:.3f}** in epoch {best['epoch']}"
@@ -29,16 +45,16 @@ class TrainingCard:
         if time.monotonic() - self._refreshed >= REFRESH_SECONDS:
             self._refresh()
 
-    def finish(self, status: str, reason: str, above_shortcut: Record) -> None:
-        """Show how the trial ended and how it stands to colour alone, and refresh at once.
+    def finish(self, status: str, reason: str, above_shortcut: Mapping[str, float | None]) -> None:
+        """Show how the trial ended and its gain over the colour baseline, and refresh at once.
 
         Args:
             status: as in `TrialResult`.
-            reason: as there.
+            reason: as in `TrialResult`.
             above_shortcut: from `selection.against_shortcut`.
         """
-        words = reason.replace("<", "< ")  # or the card would take what follows for HTML
-        note = _versus_shortcut(*_compared(above_shortcut)) if "above_shortcut" in above_shortcut else ""
+        words = reason.replace("<", "< ")  # otherwise the card takes what follows for HTML
+        note = trial_gain_note(above_shortcut) if "above_shortcut" in above_shortcut else ""
         parts = [f"# Training: {status}", words, self._summary, note]
         self._heading.update("\n\n".join(part for part in parts if part))
         self._refresh()
@@ -48,25 +64,19 @@ class TrainingCard:
         self._refreshed = time.monotonic()
 
 
-def _chart(history: History, epochs: int, title: str, columns: list[str]) -> dict[str, Any]:
+def _chart(history: Sequence[Epoch], epochs: int, title: str, columns: Sequence[Curve]) -> dict[str, object]:
     """Specify curves over epochs in Vega-Lite: a few kilobytes, since each refresh sends them whole."""
-    values = [{name: epoch[name] for name in ("epoch", *columns)} for epoch in history]
+    values = [{"epoch": epoch["epoch"], **{name: epoch[name] for name in columns}} for epoch in history]
     ticks = {"tickMinStep": 1, "format": "d", "grid": False}
     x = {"field": "epoch", "type": "quantitative", "scale": {"domain": [0, epochs]}, "axis": ticks}
-    layers: list[dict[str, Any]] = []
+    layers: list[dict[str, object]] = []
     for name, colour, dash, dy in zip(columns, (BLUE, VERMILION), ([1, 0], [6, 4]), (-7, 7), strict=False):
         y = {"field": name, "type": "quantitative", "title": title, "scale": {"zero": False, "padding": 12}}
         line = {"type": "line", "color": colour, "strokeDash": dash, "point": {"color": colour}}
-        label = {"type": "text", "text": name.split("_")[0], "color": colour, "fontSize": 13}
-        label |= {"align": "left", "dx": 8, "dy": dy}  # apart where the curves meet
+        label: dict[str, object] = {"type": "text", "text": name.split("_")[0], "color": colour, "fontSize": 13}
+        label |= {"align": "left", "dx": 8, "dy": dy}  # dy separates the labels where the curves meet
         layers.append({"mark": line, "encoding": {"x": x, "y": y}})
         layers.append({"mark": label, "encoding": {"x": x, "y": y}, "data": {"values": values[-1:]}})
     config = {"axis": {"labelFontSize": 12, "titleFontSize": 13}, "view": {"stroke": None}}
     schema = "https://vega.github.io/schema/vega-lite/v5.json"
     return {"$schema": schema, "height": 200, "config": config, "data": {"values": values}, "layer": layers}
-
-
-REFRESH_SECONDS = 5.0  # each refresh starts a Python process
-
-
-LIVE_CURVES = {"AUROC": ["validation_auroc"], "loss": ["validation_loss", "train_loss"]}
