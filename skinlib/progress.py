@@ -1,12 +1,13 @@
-"""Progress of what takes more than a few seconds: a function of (items done, all items)."""
+"""Progress of work that takes more than a few seconds."""
 
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], None]  # called with (items done, all items)
 _Item = TypeVar("_Item")
 _SECONDS_BETWEEN_LINES = 3.0
+_SECONDS_BETWEEN_CALLS = 0.5
 
 
 def silent(done: int, total: int) -> None:
@@ -29,10 +30,10 @@ def printed(what: str, quiet: bool = False) -> Progress:
 
 
 def reported(items: Iterator[_Item], total: int, on_progress: Progress) -> Iterator[_Item]:
-    """Pass items on and report their number about twice per second and at the end."""
+    """Yield the items, and call `on_progress` about twice per second and after the last one."""
     last = time.monotonic()
     for done, item in enumerate(items, start=1):
         yield item
-        if done == total or time.monotonic() - last > 0.5:
+        if done == total or time.monotonic() - last > _SECONDS_BETWEEN_CALLS:
             on_progress(done, total)
             last = time.monotonic()

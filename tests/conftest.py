@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from skinlib import sample
+from skinlib.data import sample
 
 # Test files run side by side: with a thread for each core in each of them, threads would mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinlib import images
+from skinlib.data import images
+from skinlib.data.images import SIDE, decode, fit
 from skinlib.errors import DataError
-from skinlib.images import SIDE, decode, fit
 
 _ROW, _COLUMN = np.mgrid[:SIDE, :SIDE].astype(np.uint8)
 SCENE = np.stack([_COLUMN, _ROW, 255 - (_ROW // 2 + _COLUMN // 2)], axis=-1)  # no two corners alike

@@ -11,7 +11,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinlib import dataset, sample
+from skinlib.data import sample
+from skinlib.data.listing import list_images
+from skinlib.data.manifest import CLASSES
 from skinlib.errors import ConfigError, StorageError
 
 N_TRAIN, N_TEST = 200, 150
@@ -60,7 +62,7 @@ def test_an_image_drawn_alone_is_the_one_in_the_set(folder: Path, tmp_path: Path
 
 
 def test_the_set_is_laid_out_as_the_data_set_expects(folder: Path) -> None:
-    keys = [item.key for item in dataset.list_images(str(folder)).objects]
+    keys = [item.key for item in list_images(str(folder)).objects]
     counts = {"train/benign": 109, "train/malignant": 91, "test/benign": 82, "test/malignant": 68}
     assert sorted(keys) == sorted(f"{where}/{i}.jpg" for where, n in counts.items() for i in range(1, n + 1))
 
@@ -81,7 +83,7 @@ def test_irregularity_separates_the_classes_as_well_as_documented_but_not_wholly
     from sklearn.metrics import roc_auc_score
 
     rng = np.random.default_rng(0)
-    drawn = [sample.irregularity(rng, name) for name in dataset.CLASSES for _ in range(5000)]
+    drawn = [sample.irregularity(rng, name) for name in CLASSES for _ in range(5000)]
     best = NormalDist().cdf(sample.SEPARATION / 2**0.5)
     assert best < 1
     assert roc_auc_score(np.repeat([0, 1], 5000), drawn) == pytest.approx(best, abs=0.003)

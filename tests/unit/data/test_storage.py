@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from obstore.store import S3Store
 
-from skinlib import storage
+from skinlib.data import storage
+from skinlib.data.storage import Store, open_store
 from skinlib.errors import StorageError
-from skinlib.storage import Store, open_store
 from tests.servers.s3 import S3Server
 
 NAMES = [
@@ -156,7 +156,7 @@ def test_urls_of_buckets_lose_their_last_slash(bucket: str) -> None:
 
 
 def test_folders_need_no_boto3(tmp_path: Path) -> None:
-    code = "import sys, skinlib.storage as s; s.open_store(sys.argv[1]).list(); sys.exit('boto3' in sys.modules)"
+    code = "import sys, skinlib.data.storage as s; s.open_store(sys.argv[1]).list(); sys.exit('boto3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 0
 
 
@@ -236,8 +236,8 @@ def test_nothing_below_the_prefix(bucket: str) -> None:
             "There are no AWS credentials for s3://",
         ),
         ({"AWS_SECRET_ACCESS_KEY": None}, "Partial credentials found in env, missing: AWS_SECRET_ACCESS_KEY"),
-        ({"AWS_SECRET_ACCESS_KEY": "hunter2"}, "the credentials are not accepted; check AWS_PROFILE"),
-        ({"AWS_ACCESS_KEY_ID": "nobody"}, "the credentials are not accepted; check AWS_PROFILE"),
+        ({"AWS_SECRET_ACCESS_KEY": "hunter2"}, "the credentials are not accepted; sign in again, or set AWS_PROFILE"),
+        ({"AWS_ACCESS_KEY_ID": "nobody"}, "the credentials are not accepted; sign in again, or set AWS_PROFILE"),
         ({"AWS_PROFILE": "nobody"}, r"profile \(nobody\) could not be found"),
         (
             {
