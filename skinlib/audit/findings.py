@@ -1,8 +1,8 @@
-"""What is wrong with a data set before anything is learnt from it: copies, leaks, labels, tell-tale colours."""
+"""Problems of a data set that spoil training or evaluation: duplicates, leakage, wrong labels, tell-tale colours."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,9 @@ from skinlib.data.split import number_groups
 from skinlib.errors import DataError
 from skinlib.progress import Progress, silent
 
-Statistics = dict[str, dict[str, dict[str, float]]]  # by split, class and name, from shortcut.STATISTICS
-Pairs = list[tuple[str, str]]  # of keys relative to the data set's root, such as train/benign/1.jpg
+Statistics = dict[str, dict[str, dict[str, float]]]  # by split, class and name from `shortcut.STATISTICS`
+Pairs = list[tuple[str, str]]  # of keys such as train/benign/1.jpg
+
 
 class AuditSummary(TypedDict):
     """The artifact `audit`: an `Audit` without its arrays."""
@@ -30,24 +31,21 @@ class AuditSummary(TypedDict):
     n_groups: int
 
 
-_ARRAYS = ("groups", "twins", "colours")
-
-
 @dataclass(frozen=True)
 class Audit:
     """What was found; every list of pairs is sorted.
 
     Attributes:
-        exact_duplicates: Images of identical pixels.
+        exact_duplicates: Images with identical pixels.
         near_duplicates: Images that show the same lesion in nearly the same photograph, without the identical ones.
-        leaks: Pairs of either kind across the splits, the key in train first.
-        label_conflicts: Images of identical pixels in both classes.
-        doubtful_labels: Near-duplicates in both classes.
-        counts: By split and class.
-        statistics: By split, class and name (`shortcut.STATISTICS`), the mean over the images, in 0..1; a class
-            without images is left out.
+        leaks: Duplicates of both kinds across the splits, the key in train first.
+        label_conflicts: Images with identical pixels in different classes.
+        doubtful_labels: Near-duplicates in different classes.
+        counts: Images by split and class.
+        statistics: Mean colour statistics over the images, in 0..1, by split, class and name; classes without images
+            are left out.
         groups: int64 (N,), equal for images that a chain of duplicates joins; numbered from 0 in the order of the keys.
-        twins: bool (N,), images in test whose group reaches into train.
+        twins: bool (N,), True for test images whose group has images in train.
         colours: float64 (N, 6), from `shortcut.colours`.
     """
 
@@ -56,66 +54,47 @@ class Audit:
     leaks: Pairs
     label_conflicts: Pairs
     doubtful_labels: Pairs
-    counts: dict[str, dict[str, int]]
-    statistics: dict[str, dict[str, dict[str, float]]]
+    counts: Counts
+    statistics: Statistics
     groups: NDArray[np.int64]
     twins: NDArray[np.bool_]
     colours: NDArray[np.float64]
 
     @property
     def n_groups(self) -> int:
-        """How many different images there are, if duplicates count as one."""
+        """Number of images, if all duplicates of an image count as one."""
         return len(np.unique(self.groups))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything but the arrays as plain values, and `n_groups`."""
-        return {k: v for k, v in vars(self).items() if k not in _ARRAYS} | {"n_groups": self.n_groups}
-
-    def to_text(self, shortcut_auroc: float | None, limit: int = 20) -> str:
-        """Say the same to a reader, naming `limit` pairs of each kind."""
-        lines = [f"{len(self.groups):,} images, {self.n_groups:,} if near-duplicates count as one", ""]
-        lines += [f"{'':8}" + "".join(f"{name:>12}" for name in CLASSES)]
-        lines += [f"{s:8}" + "".join(f"{self.counts[s][name]:12,}" for name in CLASSES) for s in SPLITS]
-        for title, pairs in (
-            ("Identical", self.exact_duplicates),
-            ("Nearly identical", self.near_duplicates),
-            ("Either, across train and test", self.leaks),
-            ("Identical, in both classes", self.label_conflicts),
-            ("Nearly identical, in both classes", self.doubtful_labels),
-        ):
-            lines += ["", f"{title}: {_count(pairs)}", *(f"  {a}  {b}" for a, b in pairs[:limit])]
-            lines += [f"  and {len(pairs) - limit:,} more, which --json names"] if len(pairs) > limit else []
-        lines += ["", f"{'Mean over the images, of 1':28}" + "".join(f"{s + ' ' + c:>18}" for s, c in self._classes())]
-        for name in shortcut.STATISTICS:
-            values = (self.statistics[s][c][name] for s, c in self._classes())
-            lines += [f"  {name:26}" + "".join(f"{value:18.3f}" for value in values)]
-        auroc = console.number(shortcut_auroc)
-        lines += [
-            "",
-            f"Colour alone, learnt on train, tells the classes of test apart with AUROC {auroc} (0.5 is chance):",
-        ]
-        lines += ["what a model must surpass before it has learnt anything of lesions."]
-        return "\n".join(lines)
+    def summary(self) -> AuditSummary:
+        """Return everything except the arrays, and `n_groups`, as plain values."""
+        return {
+            "exact_duplicates": self.exact_duplicates,
+            "near_duplicates": self.near_duplicates,
+            "leaks": self.leaks,
+            "label_conflicts": self.label_conflicts,
+            "doubtful_labels": self.doubtful_labels,
+            "counts": self.counts,
+            "statistics": self.statistics,
+            "n_groups": self.n_groups,
+        }
 
     def refuse_conflicts(self) -> None:
-        """Raise DataError if identical images have different labels."""
+        """Raise DataError if identical images are in different classes."""
         if self.label_conflicts:
             named = "; ".join(f"{a} and {b}" for a, b in self.label_conflicts[:3])
+            n = len(self.label_conflicts)
             raise DataError(
-                f"{_count(self.label_conflicts)} of identical images stand in both classes, first {named}; "
-                "remove the wrong one of each, or both."
+                f"{n:,} pair{'s' if n > 1 else ''} of identical images are in different classes, such as {named}; "
+                "remove the wrong image of each pair, or both."
             )
-
-    def _classes(self) -> list[tuple[str, str]]:
-        return [(split, name) for split in self.statistics for name in self.statistics[split]]
 
 
 def audit_images(packed: PackedDataset, on_progress: Progress = silent) -> Audit:
-    """Look for duplicates in a packed set, and at its colours.
+    """Search a packed data set for duplicates and label conflicts, and measure its colours.
 
     Args:
         packed: The whole data set, train and test.
-        on_progress: Called with (images searched, all distinct images) now and then, and at the end.
+        on_progress: Called with (distinct images searched, all distinct images) regularly and at the end.
     """
     keys, splits, labels = packed.manifest.keys, packed.manifest.splits, packed.manifest.labels
     exact = duplicates.identical(packed.images)
@@ -143,7 +122,7 @@ def audit_images(packed: PackedDataset, on_progress: Progress = silent) -> Audit
 
 
 def _components(pairs: Sequence[tuple[int, int]], n: int) -> NDArray[np.int64]:
-    """Number the connected components of a graph in the order of their first members: int64 (n,)."""
+    """Number the connected components of a graph in the order of their first members, int64 (n,)."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -152,11 +131,9 @@ def _components(pairs: Sequence[tuple[int, int]], n: int) -> NDArray[np.int64]:
     return number_groups(component)
 
 
-def _statistics(
-    colours: NDArray[np.float64], splits: NDArray[np.str_], labels: NDArray[np.int64]
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Average the colours of each class of each split that has images."""
-    out: dict[str, dict[str, dict[str, float]]] = {}
+def _statistics(colours: NDArray[np.float64], splits: NDArray[np.str_], labels: NDArray[np.int64]) -> Statistics:
+    """Average the colour statistics over each class of each split, where it has images."""
+    out: Statistics = {}
     for split in SPLITS:
         for label, name in enumerate(CLASSES):
             chosen = (splits == split) & (labels == label)
@@ -164,7 +141,3 @@ def _statistics(
                 means = colours[chosen].mean(axis=0).tolist()
                 out.setdefault(split, {})[name] = dict(zip(shortcut.STATISTICS, means, strict=True))
     return out
-
-
-def _count(pairs: Pairs) -> str:
-    return "1 pair" if len(pairs) == 1 else f"{len(pairs):,} pairs" if pairs else "none"

@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from skinlib import dataset, duplicates, sample
-from skinlib.storage import open_store
+from skinlib.audit import duplicates
+from skinlib.data import sample
+from skinlib.data.listing import list_images
+from skinlib.data.packing import open_packed, prepare
+from skinlib.data.storage import open_store
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +131,7 @@ def test_the_duplicates_of_the_real_images_are_found(tmp_path):
     if not folder or not Path(folder, "near_duplicates.csv").exists():
         pytest.skip("SKINLIB_TEST_IMAGES does not name a folder with the real images and near_duplicates.csv")
     cache = open_store(str(tmp_path))
-    packed = dataset.open_packed(cache, dataset.prepare(dataset.list_images(folder), cache).hash)
+    packed = open_packed(cache, prepare(list_images(folder), cache).hash)
     keys = packed.manifest.keys
     found = {frozenset((keys[i], keys[j])) for i, j in duplicates.near(packed.images)}
     with Path(folder, "near_duplicates.csv").open() as file:

@@ -3,9 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from skinlib import sample
-from skinlib.audit import audit
-from skinlib.dataset import CLASSES, Manifest, PackedDataset
+from skinlib.audit.findings import audit_images
+from skinlib.data import sample
+from skinlib.data.manifest import CLASSES, Manifest
+from skinlib.data.packing import PackedDataset
 from skinlib.errors import DataError
 
 
@@ -40,13 +41,13 @@ def images():
 def flawed(images):
     """The eight, of which one lies in three places, and another one turned in another class of the other split."""
     copied, turned = images["train/benign/1.jpg"], images["train/malignant/1.jpg"][::-1]
-    return audit(
+    return audit_images(
         packed(images | {"train/benign/3.jpg": copied, "test/malignant/3.jpg": copied, "test/benign/3.jpg": turned})
     )
 
 
 def test_a_clean_set_has_no_findings(images):
-    found = audit(packed(images))
+    found = audit_images(packed(images))
     assert found.exact_duplicates == found.near_duplicates == found.leaks == []
     assert found.label_conflicts == found.doubtful_labels == []
     assert found.groups.tolist() == list(range(8))
@@ -94,7 +95,7 @@ def test_twins_are_the_test_images_with_a_duplicate_in_train(flawed):
 
 def test_a_chain_of_duplicates_is_one_group(images):
     first = images["train/benign/1.jpg"]
-    found = audit(packed(images | {"train/benign/3.jpg": first, "test/benign/3.jpg": np.rot90(first)}))
+    found = audit_images(packed(images | {"train/benign/3.jpg": first, "test/benign/3.jpg": np.rot90(first)}))
     assert len(found.near_duplicates) == 2
     assert found.n_groups == 8
 
@@ -103,14 +104,14 @@ def test_a_test_image_is_a_twin_if_a_chain_of_any_length_leads_to_train(images, 
     # Of many look-alikes the search compares each with some.
     keys = sorted(images)
     chain = [keys.index(f"{key}.jpg") for key in ("test/benign/1", "test/benign/2", "train/benign/1")]
-    monkeypatch.setattr("skinlib.duplicates.near", lambda *_: [(chain[0], chain[1]), (chain[1], chain[2])])
-    found = audit(packed(images))
+    monkeypatch.setattr("skinlib.audit.duplicates.near", lambda *_: [(chain[0], chain[1]), (chain[1], chain[2])])
+    found = audit_images(packed(images))
     assert found.leaks == [("train/benign/1.jpg", "test/benign/2.jpg")]
     assert np.flatnonzero(found.twins).tolist() == chain[:2]
 
 
 def test_counts_and_statistics_are_by_split_and_class(images):
-    found = audit(packed(images))
+    found = audit_images(packed(images))
     assert found.counts == {split: {"benign": 2, "malignant": 2} for split in ("train", "test")}
     pixels = np.stack([images["test/benign/1.jpg"], images["test/benign/2.jpg"]]) / 255
     assert found.statistics["test"]["benign"]["mean of red"] == pytest.approx(pixels[..., 0].mean(), abs=1e-3)
@@ -119,7 +120,7 @@ def test_counts_and_statistics_are_by_split_and_class(images):
 
 
 def test_as_a_dictionary_it_goes_through_json_without_its_arrays(flawed):
-    values = flawed.to_dict()
+    values = flawed.summary()
     assert {"groups", "twins", "colours"}.isdisjoint(values)
     assert values["n_groups"] == 8
     assert json.loads(json.dumps(values))["leaks"][0] == ["train/benign/1.jpg", "test/malignant/3.jpg"]

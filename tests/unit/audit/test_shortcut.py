@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from skinlib import shortcut
+from skinlib.audit import shortcut
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (150, 20, 20, 3), np.uint8)
