@@ -85,7 +85,7 @@ class Audit:
             n = len(self.label_conflicts)
             raise DataError(
                 f"{n:,} pair{'s' if n > 1 else ''} of identical images are in different classes, such as {named}; "
-                "remove the wrong image of each pair, or both."
+                "remove the wrong one of each pair, or both."
             )
 
 

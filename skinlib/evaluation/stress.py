@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from skinlib.data import hair
 from skinlib.evaluation.metrics import binary_metrics
 
 Pixels: TypeAlias = NDArray[np.uint8]  # (H, W, 3)
@@ -119,13 +120,9 @@ def _hair(image: Pixels) -> Pixels:
     rng, side, scale = _generator(image), image.shape[0], 4
     canvas = Image.new("L", (side * scale, side * scale))
     pen = ImageDraw.Draw(canvas)
-    t = np.linspace(0, 1, 24)[:, None]
     lean = rng.uniform(0, math.pi)
     for _ in range(12):
-        direction = lean + rng.normal(0, 0.5)
-        middle, half = rng.uniform(0, 1, 2), rng.uniform(0.2, 0.6) * np.array([np.cos(direction), np.sin(direction)])
-        bend = middle + rng.normal(0, 0.15, 2)
-        curve = (1 - t) ** 2 * (middle - half) + 2 * t * (1 - t) * bend + t**2 * (middle + half)
+        curve = hair.curve(rng, lean, shortest=0.2)
         width = int(rng.integers(scale, 2 * scale + 1))
         pen.line((curve * side * scale).ravel().tolist(), fill=int(rng.integers(150, 240)), width=width)
     cover = np.asarray(canvas.reduce(scale), np.float32)[:, :, None] / 255
