@@ -1,4 +1,4 @@
-"""The datastore of a run, in which the packed images and the checkpoints are kept."""
+"""The datastore of a run, which also holds the packed images and the checkpoints."""
 
 from metaflow import FlowSpec
 
@@ -6,8 +6,8 @@ from skinlib.data.storage import Store, open_store
 
 
 def run_store(flow: FlowSpec) -> Store:
-    """Open the store in which the run of a flow's current task keeps its artifacts, wherever that is."""
-    # Not by the Client, which does not know a remote task where metadata is local.
+    """Open the store in which the run of the current task keeps its artifacts, local or S3."""
+    # Metaflow keeps this private. Its public Client does not know a remote task when metadata is local.
     datastore = flow._datastore.parent_datastore
     if datastore.TYPE == "s3":
         from metaflow.metaflow_config import S3_ENDPOINT_URL

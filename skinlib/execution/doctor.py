@@ -1,29 +1,30 @@
-"""Is everything there that a run needs? One line a part, and what to do where it is not."""
+"""Checks that everything a run needs is there: one line per part, with what to do if it is not."""
 
 import os
 import re
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from skinlib import backends
 from skinlib.errors import SkinlibError
+from skinlib.execution import backends
 
-REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
+REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 _ECR = re.compile(r"\d+\.dkr\.ecr\.([\w-]+)\.amazonaws\.com[\w.]*/([^:@]+):(.+)")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        part: what was looked at.
-        ok: whether a run can do with it.
-        words: what was found and, where it is not right, what to do.
+        part: what was checked.
+        ok: whether a run can use it.
+        words: what was found and, if it is not ok, what to do.
     """
 
     part: str
@@ -32,18 +33,40 @@ class Finding:
 
 
 class _Wrong(Exception):
-    """A part is not right, for the reason and with the remedy given."""
+    """A part is not ok; the message gives the reason and the remedy."""
 
 
 def examine(backend: backends.Backend, data: str | None) -> Iterator[Finding]:
     """Check the parts that a run with these settings needs, one after the other.
 
     Args:
-        backend: where the GPU steps are to run.
+        backend: where the GPU steps will run.
         data: URL of the images, None for the sample.
     """
-    if not isinstance(backend, backends.Local):
-        os.environ.update(backend.environment)  # as each step has them
+    environment = {} if isinstance(backend, backends.Local) else backend.environment
+    with _variables(environment):  # as each step has them
+        for part, check in _checks(backend, data).items():
+            try:
+                yield Finding(part, True, check())
+            except (_Wrong, SkinlibError) as error:
+                yield Finding(part, False, str(error))
+
+
+@contextmanager
+def _variables(environment: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _checks(backend: backends.Backend, data: str | None) -> dict[str, Callable[[], str]]:
+    """Return the checks by part; each returns what it found, or raises `_Wrong` or a SkinlibError."""
     checks: dict[str, Callable[[], str]] = {"Python": _python, "packages": _packages}
     if isinstance(backend, backends.Local):
         checks["GPU"] = _gpu
@@ -62,11 +85,7 @@ def examine(backend: backends.Backend, data: str | None) -> Iterator[Finding]:
         checks["namespace"] = lambda: _namespace(backend)
     if not isinstance(backend, backends.Local):
         checks["image"] = lambda: _image(backend)
-    for part, check in checks.items():
-        try:
-            yield Finding(part, True, check())
-        except (_Wrong, SkinlibError) as error:
-            yield Finding(part, False, str(error))
+    return checks
 
 
 def _python() -> str:
@@ -74,6 +93,8 @@ def _python() -> str:
 
 
 def _packages() -> str:
+    if not REQUIREMENTS.exists():
+        return f"not checked, since {REQUIREMENTS} does not exist"
     pins = re.findall(r"^([\w-]+)(?:\[[\w,]+\])?==(\S+)", REQUIREMENTS.read_text(), re.MULTILINE)
     wrong = [f"{name} {found or 'is missing'}, not {pin}" for name, pin in pins if (found := _installed(name)) != pin]
     if wrong:
@@ -92,7 +113,7 @@ def _gpu() -> str:
     import torch
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return ", ".join(names) or f"none; trials train on {os.cpu_count()} CPU cores, which suits small sweeps"
+    return ", ".join(names) or f"none; trials train on {os.cpu_count()} CPU cores, which is enough for small sweeps"
 
 
 def _needs_aws(backend: backends.Backend, data: str | None) -> bool:
@@ -105,36 +126,38 @@ def _credentials() -> str:
     import boto3
     from botocore.exceptions import BotoCoreError
 
+    from skinlib.data.storage import AWS_CREDENTIALS_ADVICE
+
     try:
         session = boto3.Session()
         found = session.get_credentials()
     except BotoCoreError as error:
         raise _Wrong(f"{error}; correct AWS_PROFILE or ~/.aws/config.") from error
     if found is None:
-        raise _Wrong("none for AWS; run aws sso login, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret.")
+        raise _Wrong(f"none for AWS; {AWS_CREDENTIALS_ADVICE}.")
     return f"from {found.method}, region {session.region_name or 'not set'}"
 
 
 def _data(url: str) -> str:
-    from skinlib import dataset
+    from skinlib.data.listing import list_images
 
-    listing = dataset.list_images(url)
+    listing = list_images(url)
     return f"{len(listing.objects):,} images in {listing.url}"
 
 
 def _datastore(backend: backends.Backend) -> str:
     from metaflow.metaflow_config import DATASTORE_SYSROOT_S3, DEFAULT_DATASTORE, S3_ENDPOINT_URL
 
-    from skinlib.storage import open_store
+    from skinlib.data.storage import open_store
 
     if not isinstance(backend, backends.Local) and not DATASTORE_SYSROOT_S3:
-        raise _Wrong("tasks elsewhere need one in S3; run make infra or make platform, or metaflow configure aws.")
+        raise _Wrong("remote tasks need one in S3; run make infra or make platform, or metaflow configure aws.")
     if DEFAULT_DATASTORE != "s3" and isinstance(backend, backends.Local):
         return f"local, {Path.cwd() / '.metaflow'}"
     store = open_store(DATASTORE_SYSROOT_S3, create=True, endpoint_url=S3_ENDPOINT_URL)
     _check_writing(store.url, S3_ENDPOINT_URL)
-    advice = "" if DEFAULT_DATASTORE == "s3" else "; name it with --datastore s3 before run"
-    return f"{store.url}, may be written to{advice}"
+    advice = "" if DEFAULT_DATASTORE == "s3" else "; select it with --datastore s3 before run"
+    return f"{store.url}, writable{advice}"
 
 
 def _check_writing(url: str, endpoint_url: str | None) -> None:
@@ -144,19 +167,20 @@ def _check_writing(url: str, endpoint_url: str | None) -> None:
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     where = {"Bucket": bucket, "Key": f"{prefix}/skinlib/doctor"}
     try:
-        # An upload that is begun and given up leaves nothing, not even the versions that a versioned bucket keeps.
+        # An upload that is started and aborted leaves nothing, not even the versions that a versioned bucket keeps.
         client = boto3.client("s3", endpoint_url=endpoint_url)
         client.abort_multipart_upload(**where, UploadId=client.create_multipart_upload(**where)["UploadId"])
     except (BotoCoreError, ClientError) as error:
-        raise _Wrong(f"{url} cannot be written to ({error}); ask for s3:PutObject and s3:DeleteObject.") from error
+        raise _Wrong(f"{url} is not writable ({error}); ask for s3:PutObject and s3:DeleteObject.") from error
 
 
 def _mlflow(backend: backends.Backend) -> str:
-    from skinlib import compute, connection
+    from skinlib.execution.reachability import check_tracking
+    from skinlib.tracking import connection
 
-    compute.check_tracking(backend)
+    check_tracking(backend)
     if "MLFLOW_TRACKING_URI" not in os.environ and not Path("mlflow.db").exists():
-        return "mlflow.db in the working directory, which the first run makes"
+        return "mlflow.db in the working directory, which the first run creates"
     return connection.check()
 
 
@@ -181,11 +205,11 @@ def _queue(backend: backends.Batch) -> str:
 
     name = backend.queue or BATCH_JOB_QUEUE
     if not name:
-        raise _Wrong("none is named; set `queue` in the compute config or METAFLOW_BATCH_JOB_QUEUE.")
+        raise _Wrong("not set; set `queue` in the compute config or METAFLOW_BATCH_JOB_QUEUE.")
     try:
         found = boto3.client("batch").describe_job_queues(jobQueues=[name])["jobQueues"]
     except (BotoCoreError, ClientError) as error:
-        raise _Wrong(f"{name} cannot be asked for ({error}); check region and permissions.") from error
+        raise _Wrong(f"{name} cannot be queried ({error}); check region and permissions.") from error
     if not found:
         raise _Wrong(f"{name} does not exist in this account and region; run make infra, or correct the name.")
     if found[0]["state"] != "ENABLED" or found[0].get("status", "VALID") != "VALID":
@@ -201,7 +225,7 @@ def _namespace(backend: backends.Kubernetes) -> str:
     try:
         config.load_kube_config()
         client.CoreV1Api().list_namespaced_pod(name, limit=1, _request_timeout=5)
-    except Exception as error:  # The client raises its own, urllib3's and plain ones.
+    except Exception as error:  # The client raises its own errors, urllib3's and built-in ones.
         reason = getattr(error, "reason", None) or str(error).partition("\n")[0]
         raise _Wrong(f"pods in {name} cannot be listed ({reason}); check KUBECONFIG and the permissions.") from error
     return f"{name}, pods can be listed"
@@ -215,15 +239,15 @@ def _image(backend: backends.Batch | backends.Kubernetes) -> str:
     profile = BATCH_CONTAINER_IMAGE if isinstance(backend, backends.Batch) else KUBERNETES_CONTAINER_IMAGE
     name = backend.image or profile
     if not name:
-        raise _Wrong("none is named; run make image, and set `image` in the compute config or in the profile.")
+        raise _Wrong("not set; run make image, and set `image` in the compute config or in the profile.")
     in_ecr = _ECR.fullmatch(name)
     if not in_ecr:
-        return f"{name}, not looked for in its registry"
+        return f"{name}, not looked up in its registry"
     region, repository, tag = in_ecr.groups()
     try:
         ecr = boto3.client("ecr", region_name=region)
         ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
     except (BotoCoreError, ClientError) as error:
         reason = error.response["Error"]["Code"] if isinstance(error, ClientError) else error
-        raise _Wrong(f"{name} is not there ({reason}); build and push it: make image IMAGE={name} PUSH=1.") from error
+        raise _Wrong(f"{name} does not exist ({reason}); build and push it: make image IMAGE={name} PUSH=1.") from error
     return name

@@ -1,25 +1,34 @@
-"""What ties the library to Metaflow: errors as sentences, configs checked at the start, the run's own store."""
+"""What Metaflow calls: checks of the configs, the placement of the GPU steps, errors as sentences, the exit hook."""
 
 import json
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from metaflow import FlowMutator, Run, get_metadata, user_step_decorator
+from metaflow import FlowMutator, FlowSpec, Run, get_metadata, user_step_decorator
+from metaflow._vendor import click
 from metaflow.exception import MetaflowException
+from metaflow.user_decorators.mutable_flow import MutableFlow
+from metaflow.user_decorators.mutable_step import MutableStep
 
-from skinlib import backends, sweep
 from skinlib.errors import ConfigError, SkinlibError
+from skinlib.execution import backends, provenance
+from skinlib.execution.reachability import check_tracking
+from skinlib.training.sweep import trials_from
 
-# Metaflow takes no run of root's, and in a container there is nobody else. It looks here after METAFLOW_USER.
-if hasattr(os, "getuid") and os.getuid() == 0:
-    os.environ.setdefault("USERNAME", "container")
+# Tasks and cards get configs that were checked when the run began.
+_OF_TASKS_AND_CARDS = {"step", "spin-step", "init", "batch", "kubernetes", "card"}
+_DEPLOYERS = {"argo-workflows", "step-functions"}
+
+
+def name_root_user() -> None:
+    """Give root a user name: Metaflow refuses to run as root, which is often the only user of a container."""
+    if hasattr(os, "getuid") and os.getuid() == 0:
+        os.environ.setdefault("USERNAME", "container")  # Metaflow reads METAFLOW_USER first.
 
 
 @user_step_decorator
-def sentences(step_name: str, flow: Any, inputs: Any = None, attributes: Any = None) -> Iterator[None]:
+def sentences(step_name: str, flow: FlowSpec, inputs: object = None, attributes: object = None) -> Iterator[None]:
     """Show an error that a user can act on as its sentence; Metaflow prints tracebacks for all but its own."""
     try:
         yield
@@ -28,40 +37,56 @@ def sentences(step_name: str, flow: Any, inputs: Any = None, attributes: Any = N
 
 
 class configured(FlowMutator):
-    """Check the configs before a run exists, put the GPU steps where the compute config says, and add `sentences`."""
+    """Checks the configs before a run exists, and adds what follows from them to the flow and its steps."""
 
-    def pre_mutate(self, mutable_flow: Any) -> None:
-        """Called by Metaflow with every command, in the tasks as well."""
-        configs = dict(mutable_flow.configs)
+    def pre_mutate(self, mutable_flow: MutableFlow) -> None:
+        """Add the exit hook, `sentences`, and the decorators of the compute config; Metaflow calls this every time."""
+        configs, subcommand = dict(mutable_flow.configs), _subcommand()
+        deployed = subcommand in _DEPLOYERS
         try:
-            # Tasks and card refreshes get configs that were checked when the run began.
-            if not {"step", "card"} & set(sys.argv) and configs["sweep"] is not None:
-                sweep.trials_from(configs["sweep"], seed=0)
+            if subcommand not in _OF_TASKS_AND_CARDS and configs["sweep"] is not None:
+                trials_from(configs["sweep"], seed=0)
             backend, environment = _backend(configs["compute"])
-            deployed = bool({"argo-workflows", "step-functions"} & set(sys.argv))
             if deployed and isinstance(backend, backends.Kubernetes):
                 _check_namespace(backend.namespace)
         except SkinlibError as error:
             raise MetaflowException(str(error)) from error
-        if deployed and (commit := git_commit()):
-            environment |= {_COMMIT: commit}
-        # What is deployed runs in containers throughout, and each of them makes the flow anew from the same code.
+        if deployed and (commit := provenance.git_commit()):
+            environment |= {provenance.DEPLOYED_COMMIT: commit}
+        # A deployed flow runs only in containers, and each of them builds the flow again from the same code.
         in_container = bool({"METAFLOW_KUBERNETES_WORKLOAD", "AWS_BATCH_JOB_ID"} & os.environ.keys())
+        mutable_flow.add_decorator("exit_hook", deco_kwargs={"on_error": [_exit_hook(subcommand)]})
         for _, step in mutable_flow.steps:
             step.add_decorator(sentences)
             if not isinstance(backend, backends.Local):
                 _place(step, backend, environment, deployed or in_container)
 
 
-def _backend(config: Any) -> tuple[backends.Backend, dict[str, str]]:
-    """Return the backend that counts, and the variables of every step."""
+def _subcommand() -> str | None:
+    """Return Metaflow's subcommand, such as `run` or `step`; None without a command line, as in the Runner API.
+
+    A search in `sys.argv` would also find values, such as a tag's. Metaflow has no public way to ask. It keeps the
+    words after its global options in `saved_args` of the click context, and reads the subcommand there itself
+    (metaflow/cli.py).
+    """
+    arguments = getattr(click.get_current_context(silent=True), "saved_args", None)
+    return arguments[0] if arguments else None
+
+
+def _exit_hook(subcommand: str | None) -> str:
+    """Name `mark_failed` for Metaflow: Argo allows no dot and looks in the flow's file, a local run imports it."""
+    return "mark_failed" if subcommand == "argo-workflows" else f"{__name__}.mark_failed"
+
+
+def _backend(config: Mapping[str, object] | None) -> tuple[backends.Backend, dict[str, str]]:
+    """Return the backend to use, and the environment variables of every step."""
     variables = {}
     if chosen := os.environ.get("SKINLIB_COMPUTE"):
-        # A remote task gets the content, since it has no file of that name.
+        # A remote task gets the content, since it does not have the file.
         config = json.loads(chosen) if chosen.startswith("{") else backends.read(Path(chosen))
         variables["SKINLIB_COMPUTE"] = json.dumps(config)
     backend = backends.backend_from(config or {"backend": "local"})
-    return backend, getattr(backend, "environment", {}) | variables
+    return backend, ({} if isinstance(backend, backends.Local) else backend.environment) | variables
 
 
 def _check_namespace(namespace: str | None) -> None:
@@ -75,15 +100,15 @@ def _check_namespace(namespace: str | None) -> None:
 
 
 def _place(
-    step: Any, backend: backends.Batch | backends.Kubernetes, environment: dict[str, str], all_remote: bool
+    step: MutableStep, backend: backends.Batch | backends.Kubernetes, environment: dict[str, str], all_remote: bool
 ) -> None:
-    on_gpu = any(spec[3].get("gpu") for spec in step.get_decorator_specs("resources"))
-    if on_gpu:
+    """Put a step on the backend if it asks for a GPU, or if all steps run in containers."""
+    if _asks_for_gpu(step):
         # Metaflow would take the larger of this and what the backend's decorator asks for.
         step.remove_decorator("resources")
         step.add_decorator(backend.backend, deco_kwargs=backend.gpu_attributes())
         step.add_decorator("timeout", deco_kwargs={"minutes": backend.timeout_minutes})
-        # Without the minutes that Metaflow waits: a lost spot instance is no reason to.
+        # Metaflow would wait for minutes; after the loss of a spot instance there is no reason to.
         retry = {"times": backend.retries, "minutes_between_retries": 0}
         step.add_decorator("retry", deco_kwargs=retry, duplicates=step.OVERRIDE)
     elif all_remote:
@@ -92,11 +117,16 @@ def _place(
         step.add_decorator("environment", deco_kwargs={"vars": environment})
 
 
-def check_remote(config: Any) -> None:
-    """Refuse an MLflow store that remote tasks cannot reach, and warn of cards that would be lost.
+def _asks_for_gpu(step: MutableStep) -> bool:
+    # Metaflow's specification of a decorator is a tuple: short name, full name, positional and keyword arguments.
+    return any(keywords.get("gpu") for _, _, _, keywords in step.get_decorator_specs("resources"))
+
+
+def check_remote(config: Mapping[str, object]) -> None:
+    """Refuse an MLflow store that remote tasks cannot reach, and warn that cards would be lost.
 
     Raises:
-        ConfigError: the compute config is remote and MLflow's store is a file, or a server of this machine alone.
+        ConfigError: the compute config is remote, and MLflow's store is a file or a server of this machine only.
     """
     backend, _ = _backend(config)
     check_tracking(backend)
@@ -112,12 +142,12 @@ def mark_failed(run: Run | None) -> None:
     """Mark the run as failed in MLflow too; Metaflow calls this when a run has failed.
 
     Args:
-        run: None where Metaflow cannot read it, as in a container without a metadata service.
+        run: None if Metaflow cannot read it, as in a container without a metadata service.
     """
-    from skinlib import tracking
+    from skinlib.tracking import runs
 
     if run is None:
         return
     start = run["start"].task
     if start.successful:
-        tracking.mark_failed(start["tracking"].data)
+        runs.mark_failed(start["tracking"].data)

@@ -6,19 +6,21 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+DEPLOYED_COMMIT = "SKINLIB_GIT_COMMIT"  # the variable that tells a deployed flow's tasks, which have no git
+
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide what a training gives."""
+    """Return the versions of Python and of the packages that decide the result of a training."""
     packages = ("torch", "torchvision", "numpy", "scikit-learn", "metaflow", "mlflow")
     return {"python": platform.python_version()} | {package: version(package) for package in packages}
 
 
 def git_commit() -> str | None:
-    """Return the commit that the code was run from, with `+changes` where files differ from it; None without git.
+    """Return the commit of the code, with `+changes` if files differ from it; None without git.
 
-    Where the flow was deployed, that is the commit of its deployment.
+    For a deployed flow this is the commit that was deployed.
     """
-    if deployed := os.environ.get(_COMMIT):
+    if deployed := os.environ.get(DEPLOYED_COMMIT):
         return deployed
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
@@ -27,6 +29,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}+changes" if status else commit
-
-
-_COMMIT = "SKINLIB_GIT_COMMIT"
