@@ -114,7 +114,7 @@ def evaluation_report(model: str, url: str, n_rejected: int, report: Report, dis
         section("Operating point"),
         f"Predictive values, by prevalence of malignant lesions\n{section('Predictive values')}",
         f"Net benefit (true positives per image, minus weighted false positives)\n{_benefit(scores['decision_curve'])}",
-        f"Calibration, before and after temperature scaling\n{section('Calibration')}",
+        f"Calibration, before and after temperature scaling (ECE: expected calibration error)\n{section('Calibration')}",
         f"Colours, with the distance in standard deviations of the training images\n{_table(colours)}",
     ]
     return "\n" + "\n\n".join(filter(None, parts)) + "\n"
@@ -151,11 +151,12 @@ def audit_report(audit: Audit, shortcut_auroc: float | None, limit: int = 20) ->
     counts = [["", *CLASSES]] + [[split, *(f"{of[name]:,}" for name in CLASSES)] for split, of in audit.counts.items()]
     classes = {f"{split} {name}": of for split, by_class in audit.statistics.items() for name, of in by_class.items()}
     colours = [["", *classes]] + [[name, *(number(of[name]) for of in classes.values())] for name in STATISTICS]
+    found = audit.summary()
     parts = [
         f"{len(audit.groups):,} images in {audit.n_groups:,} groups of near-duplicates\n{_table(counts)}",
-        *(_finding(title, getattr(audit, name), limit) for name, (title, _) in FINDINGS.items()),
+        *(_finding(title, found[name], limit) for name, (title, _) in FINDINGS.items()),
         f"Colours (0 to 1), averaged over the images\n{_table(colours)}",
-        f"Colour baseline, trained on train: AUROC {number(shortcut_auroc)} on test (0.5 is chance).\n"
+        f"Colour baseline, trained on train: AUROC {number(shortcut_auroc)} on test (0.5 is chance)\n"
         "It sees colour statistics only. Only the gain over this baseline can come from the lesions.",
     ]
     return "\n\n".join(parts)
@@ -187,7 +188,7 @@ def run_summary(
     rows = {row.name: row for row in metric_rows(scores)}
     metrics = [[name, metric(rows[name])] for name in _MAIN_METRICS if name in rows]
     if without_twins is not None:
-        metrics.insert(1, ["AUROC without twins in training", estimate(without_twins["auroc"])])
+        metrics.insert(1, ["AUROC without near-duplicates of training images", estimate(without_twins["auroc"])])
     warning = "\nThe images are SYNTHETIC: use the model for trying out only.\n" if synthetic else ""
     threshold = number(report["threshold"])
     return f"""
