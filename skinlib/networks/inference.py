@@ -6,7 +6,7 @@ from torch import nn
 
 
 def resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    """Scale square uint8 images (N, 3, H, H) to (N, 3, size, size), antialiased, rounded back to uint8."""
+    """Resize square uint8 images (N, 3, H, H) to uint8 (N, 3, size, size), with antialiasing."""
     if images.shape[-1] == size:
         return images
     scaled = nn.functional.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True)
@@ -14,10 +14,13 @@ def resize(images: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def to_tensor(images: np.ndarray, size: int, device: torch.device | str = "cpu", batch_size: int = 256) -> torch.Tensor:
-    """Bring packed images onto a device at the size a network sees.
+    """Copy packed images to a device, at the size of the network's input.
 
     Args:
-        images: uint8 (N, 224, 224, 3), a memory map as well: it is read a batch at a time.
+        images: uint8 (N, 224, 224, 3); may be a memory map, which is read batch by batch.
+        size: Side of the network's input in pixels.
+        device: Where the result is stored.
+        batch_size: Number of images that are resized at once.
 
     Returns:
         uint8 (N, 3, size, size) in channels_last order.
@@ -33,10 +36,10 @@ def to_tensor(images: np.ndarray, size: int, device: torch.device | str = "cpu",
 
 @torch.inference_mode()
 def predict_tensor(network: nn.Module, images: torch.Tensor, batch_size: int = 64) -> np.ndarray:
-    """Probabilities of malignancy, float64 (N,), of uint8 images (N, 3, S, S) that lie on the network's device.
+    """Predict the probability of malignancy, float64 (N,), of uint8 images (N, 3, S, S) on the network's device.
 
-    Computed in float32 whatever the training's precision, so that the numbers that are reported are those
-    that the served model gives.
+    The network runs in float32 whatever the precision of the training, so that reported figures are those of the
+    served model.
     """
     network.eval()
     logits = [network(images[i : i + batch_size]).double() for i in range(0, len(images), batch_size)]
@@ -46,7 +49,7 @@ def predict_tensor(network: nn.Module, images: torch.Tensor, batch_size: int = 6
 
 
 def predict(network: nn.Module, images: np.ndarray, image_size: int, batch_size: int = 64) -> np.ndarray:
-    """Probabilities of malignancy, float64 (N,) in 0..1, of packed images uint8 (N, 224, 224, 3)."""
+    """Predict the probability of malignancy, float64 (N,) in 0..1, of packed images uint8 (N, 224, 224, 3)."""
     device = next(network.parameters()).device
     parts = [
         predict_tensor(network, to_tensor(images[i : i + batch_size], image_size, device))

@@ -11,14 +11,15 @@ from skinlib.errors import ConfigError
 
 
 def load_pretrained(weights: str, architecture: str) -> dict[str, torch.Tensor] | None:
-    """Read the weights that a trial starts from.
+    """Load the weights from which a trial starts.
 
     Args:
-        weights: "none", "imagenet" (downloaded by torchvision, hash checked), or the path of a file named
-            as torchvision names them, NAME-HASH.pth, where HASH begins the SHA-256 of its bytes.
+        weights: "none"; "imagenet" (downloaded by torchvision, hash checked); or the path of a file with a name like
+            torchvision's, NAME-HASH.pth, where HASH is the start of the SHA-256 of its bytes.
+        architecture: One of `skinlib.networks.architecture.Architecture`.
 
     Raises:
-        ConfigError: the file is missing, is not what its name says, or is no state dict.
+        ConfigError: The file is missing, does not have the hash in its name, or is not a state dict.
     """
     if weights == "none":
         return None
@@ -29,25 +30,25 @@ def load_pretrained(weights: str, architecture: str) -> dict[str, torch.Tensor] 
         except OSError as error:
             raise ConfigError(
                 f"ImageNet weights cannot be downloaded from {published.url} ({error}); "
-                "download the file elsewhere and give its path as `weights`."
+                "download the file on another machine and set `weights` to its path."
             ) from error
     path = check_weights_file(weights)
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         raise ConfigError(
-            f"The weights file {path} holds no state dict of tensors; save one with torch.save."
+            f"The weights file {path} is not a state dict of tensors; save one with torch.save."
         ) from error
 
 
 def check_weights_file(weights: str) -> Path:
-    """Return the path of a weights file whose bytes have the hash that its name promises, or raise ConfigError."""
+    """Return the path of a weights file; ConfigError unless its bytes have the hash in its name."""
     path = Path(weights).expanduser()
     promised = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", path.name)
     if promised is None:
         raise ConfigError(
-            f"The weights file {path} must be named NAME-HASH.pth, HASH being at least the first 8 hexadecimal "
-            "digits of its SHA-256; rename it so."
+            f"The weights file {path} has no hash in its name; rename it to NAME-HASH.pth, where HASH is at least "
+            "the first 8 hexadecimal digits of its SHA-256."
         )
     if not path.is_file():
         raise ConfigError(f"The weights file {path} does not exist; correct the path in the sweep config.")
@@ -55,7 +56,7 @@ def check_weights_file(weights: str) -> Path:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(promised[1]):
         raise ConfigError(
-            f"The weights file {path} has SHA-256 {found[:8]}..., not the {promised[1][:8]}... of its name; "
-            "fetch it again from where you trust it."
+            f"The weights file {path} has SHA-256 {found[:8]}..., not {promised[1][:8]}... as in its name; "
+            "download it again from a source that you trust."
         )
     return path

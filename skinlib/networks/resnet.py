@@ -12,7 +12,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from skinlib.errors import ConfigError
 from skinlib.networks.architecture import Architecture
 
-# He et al. 2015, table 1; ResNet-10 is the same with one block a stage: the small one, for CPUs.
+# He et al. 2015, table 1; ResNet-10 has one block per stage, for CPUs.
 _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet10": (BasicBlock, [1, 1, 1, 1]),
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
@@ -23,7 +23,7 @@ assert set(_BLOCKS) == set(get_args(Architecture))
 
 
 class Network(nn.Module):
-    """A ResNet with one output, the normalisation of its input inside."""
+    """A ResNet with one output that normalises its own input."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -32,7 +32,7 @@ class Network(nn.Module):
         super().__init__()
         block, layers = _BLOCKS[architecture]
         self.backbone = ResNet(block, layers, num_classes=1)
-        # ImageNet's statistics: what pretrained weights expect, and as good as any other from scratch.
+        # ImageNet's statistics: pretrained weights expect them, and from scratch they are as good as any.
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         self.register_buffer("mean", 255 * mean.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * std.view(1, 3, 1, 1), persistent=False)
@@ -47,11 +47,11 @@ def build(architecture: str, pretrained: dict[str, torch.Tensor] | None = None) 
     """Build a network with fresh weights from torch's global generator, or on a pretrained backbone.
 
     Args:
-        architecture: one of `skinlib.networks.architecture.Architecture`.
-        pretrained: a torchvision ResNet's state dict; its classifier (`fc`) is left out.
+        architecture: One of `skinlib.networks.architecture.Architecture`.
+        pretrained: The state dict of a torchvision ResNet; its classifier (`fc`) is not used.
 
     Raises:
-        ConfigError: the pretrained weights are of another architecture.
+        ConfigError: The pretrained weights belong to another architecture.
     """
     network = Network(architecture).to(memory_format=torch.channels_last)
     if pretrained is not None:
@@ -67,7 +67,7 @@ def build(architecture: str, pretrained: dict[str, torch.Tensor] | None = None) 
 
 
 def restore(architecture: str, weights: Mapping[str, np.ndarray]) -> Network:
-    """Build the network of a trial with the weights, by name, that training gave."""
+    """Build the network of a trial from its trained weights by name, for inference."""
     network = build(architecture)
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
     return network.eval()
@@ -75,7 +75,7 @@ def restore(architecture: str, weights: Mapping[str, np.ndarray]) -> Network:
 
 @lru_cache
 def forward_flops(architecture: str, image_size: int) -> int:
-    """Floating-point operations of one image's forward pass (two a multiply-add); a training step takes three times."""
+    """Return the floating-point operations of one image's forward pass; a training step takes three times as many."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:

@@ -1,8 +1,8 @@
-"""Augmentation of a whole batch at once, on the device where the images lie.
+"""Augmentation of a whole batch at once, on the device of the images.
 
-A lesion has no up and no left, so every rotation and mirror image is a valid one. Light and colour change
-with camera, dermatoscope and clinic, and a network that was not shown such changes fails on another hospital's
-images; hence colour gets its own strength.
+A lesion has no orientation, so every rotation and mirror image is valid. Light and colour change with the camera,
+the dermatoscope and the clinic, and a network that never saw such changes fails on another hospital's images.
+Therefore geometry and colour have a strength of their own.
 """
 
 import math
@@ -16,9 +16,9 @@ def augment(images: torch.Tensor, geometry: float, colour: float, generator: tor
 
     Args:
         images: uint8 (N, 3, S, S).
-        geometry: strength of rotation, mirroring, scale, shift and erasing; 0 leaves the geometry alone.
-        colour: strength of brightness, contrast, saturation, gamma and white balance; 0 leaves the colours alone.
-        generator: a CPU generator; the draws are few, and the same on every device.
+        geometry: Strength of rotation, mirroring, scale, shift and erasing; 0 disables them.
+        colour: Strength of brightness, contrast, saturation, gamma and white balance; 0 disables them.
+        generator: A CPU generator; the draws are few, and the same for every device.
 
     Returns:
         float32 (N, 3, S, S), values in 0..255.
@@ -34,7 +34,7 @@ def augment(images: torch.Tensor, geometry: float, colour: float, generator: tor
 
 
 def _warp(images: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
-    """One affine resampling for rotation, mirroring, scale and shift; what lies outside is mirrored in."""
+    """Rotate, mirror, scale and shift in one affine resampling with reflected borders."""
     n = len(images)
     draw = torch.rand((5, n), generator=generator)
     angle = 2 * math.pi * draw[0]
@@ -50,7 +50,7 @@ def _warp(images: torch.Tensor, strength: float, generator: torch.Generator) -> 
 
 
 def _recolour(images: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
-    """Gamma, brightness, white balance, contrast and saturation, each log-uniform around 1."""
+    """Change gamma, brightness, white balance, contrast and saturation by factors that are log-uniform around 1."""
     n = len(images)
 
     def factor(width: float, channels: int = 1) -> torch.Tensor:

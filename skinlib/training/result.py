@@ -13,7 +13,7 @@ Status = Literal["finished", "diverged", "out of memory"]
 class Epoch(TypedDict):
     """One epoch of a trial.
 
-    `epoch` counts from 1, `time_ms` is Unix time at its end. `peak_share` is the share of the GPU's bf16 peak, where
+    `epoch` counts from 1, and `time_ms` is the Unix time at its end. `peak_share` is the share of the GPU's bf16 peak, if
     that peak is known.
     """
 
@@ -29,7 +29,7 @@ class Epoch(TypedDict):
 
 
 class Setting(TypedDict):
-    """Device, threads and precision of a training; a repetition needs the same ones to give the same bits."""
+    """Device, threads and precision of a training; only a repetition with the same ones gives the same bits."""
 
     device: str
     name: str
@@ -55,29 +55,36 @@ class TrialResult:
     """What a trial gave.
 
     Attributes:
-        status: `finished`, `diverged` or `out of memory`.
-        reason: why it ended as it did, in a sentence; for a finished trial, whether it stopped early.
-        history: an entry an epoch: `epoch` (from 1), `time_ms` (Unix, milliseconds), `train_loss`,
-            `validation_loss`, `validation_auroc`, `learning_rate`, `images_per_second`, `seconds`, and on a known
-            GPU `peak_share`, the share of its bf16 peak.
-        best_epoch: the epoch with the best validation AUROC, 0 if there is none.
-        validation_auroc: of the best epoch's averaged weights, in 0..1; NaN if the trial failed.
-        validation_probabilities: float64, in the order of the validation images; empty if the trial failed.
-        weights: the best epoch's averaged weights, float32 by name; empty if the trial failed.
-        setting: device, threads and precision, which a repetition must share to give the same bits.
-        multiply_adds: of one image's forward pass.
+        status: How it ended.
+        reason: Why it ended so, in a sentence; for a finished trial, whether it stopped early.
+        setting: The setting of the training.
+        multiply_adds: Of one image's forward pass.
+        history: All epochs in order.
+        best_epoch: The epoch with the best validation AUROC; 0 if the trial failed.
+        validation_auroc: AUROC of the best epoch's averaged weights, in 0..1; NaN if the trial failed.
+        validation_probabilities: float64 (M,), in the order of the validation images; empty if the trial failed.
+        weights: The best epoch's averaged weights, float32 by name; empty if the trial failed.
     """
 
-    status: str
+    status: Status
     reason: str
+    setting: Setting
+    multiply_adds: int
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
     validation_auroc: float = math.nan
-    validation_probabilities: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    weights: dict[str, np.ndarray] = field(default_factory=dict)
-    setting: Setting | None = None
-    multiply_adds: int = 0
+    validation_probabilities: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    weights: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def summary(self) -> TrialSummary:
-        """Everything but the weights, as plain values."""
-        return {name: value for name, value in vars(self).items() if name != "weights"}
+        """Return everything except the weights, as plain values."""
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "history": self.history,
+            "best_epoch": self.best_epoch,
+            "validation_auroc": self.validation_auroc,
+            "validation_probabilities": self.validation_probabilities,
+            "setting": self.setting,
+            "multiply_adds": self.multiply_adds,
+        }

@@ -1,6 +1,6 @@
 """Which trial may use which device: parallel branches on one machine take turns through file locks.
 
-The system frees a lock when its process ends, however it ends.
+The operating system releases a lock when its process ends, whatever the reason.
 """
 
 import os
@@ -13,53 +13,42 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-# Beyond 4 threads a small ResNet gains little, and more trials at once gain in full.
+# A small ResNet gains little from more than 4 threads; training more trials at once uses all cores.
 _MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A device (`cpu`, `cuda:0`, ...) and the number of CPU threads that go with it.
+    """A device (`cpu`, `cuda:0`, ...) and its number of CPU threads.
 
-    Both are recorded with the result: sums in another order give other last bits, and training magnifies them.
+    Both are recorded with the result: another order of summation changes the last bits, and training magnifies them.
     """
 
     device: str
     threads: int
 
 
-def limit_threads() -> int:
-    """Let torch use as many CPU threads as a trial gets, and return how often that goes into the machine's cores."""
-    import torch
-
-    cores = _cores()
-    torch.set_num_threads(_threads(cores))
-    return cores // _threads(cores)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _threads(cores: int) -> int:
-    # Not all cores for one trial: threads wait for the slowest of them at every layer, so that where another process
-    # takes one of two cores, two threads train ResNet-18 with 13 instead of 140 images/s, and one thread with 80.
-    return min(_MOST_THREADS, max(1, cores // 2))
+def cpu_slots() -> list[Slot]:
+    """Divide the CPU among as many trials as can train on it at once."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Not all cores for one trial: at every layer the threads wait for the slowest one. If another process takes one of
+    # two cores, two threads train ResNet-18 at 13 instead of 140 images/s, and one thread at 80.
+    threads = min(_MOST_THREADS, max(1, cores // 2))
+    return [Slot("cpu", threads)] * (cores // threads)
 
 
 def _slots() -> list[Slot]:
+    """Return the devices of this machine: its GPUs, or else its CPU."""
     import torch
 
-    cores = _cores()
-    threads = _threads(cores)
     if torch.cuda.is_available():
-        return [Slot(f"cuda:{i}", threads) for i in range(torch.cuda.device_count())]
-    return [Slot("cpu", threads)] * (cores // threads)
+        return [Slot(f"cuda:{i}", cpu_slots()[0].threads) for i in range(torch.cuda.device_count())]
+    return cpu_slots()
 
 
 @contextmanager
 def take_slot() -> Iterator[Slot]:
-    """Wait for a free device, one trial a GPU or a few threads of the CPU, and hold it for the block."""
+    """Wait for a free device (a GPU, or some threads of the CPU) and hold it inside the block."""
     folder = Path(tempfile.gettempdir()) / f"skinlib-slots-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     slots = _slots()

@@ -1,7 +1,8 @@
-"""Search spaces, typed and validated before anything is spent on them."""
+"""Sweep configs: the trials of a list, a grid or a random search, validated before the run starts."""
 
+import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
@@ -9,11 +10,18 @@ from skinlib.config import Strict, explain
 from skinlib.errors import ConfigError
 from skinlib.training.trial import Trial
 
+Settings: TypeAlias = dict[str, object]  # some hyperparameters by name, checked when they become a Trial
+Values: TypeAlias = Annotated[list[object], Field(min_length=1)]
+
 
 class _Uniform(Strict):
     uniform: tuple[float, float] = Field(strict=False)
 
-    def distribution(self) -> Any:
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.uniform
+
+    def distribution(self) -> object:
         from scipy.stats import uniform
 
         low, high = self.uniform
@@ -23,21 +31,25 @@ class _Uniform(Strict):
 class _LogUniform(Strict):
     log_uniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = Field(strict=False)
 
-    def distribution(self) -> Any:
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.log_uniform
+
+    def distribution(self) -> object:
         from scipy.stats import loguniform
 
         return loguniform(*self.log_uniform)
 
 
 class ListSweep(Strict):
-    """The trials as they are written, each on top of `base`."""
+    """The trials as written; each overrides `base`."""
 
     strategy: Literal["list"]
-    base: dict[str, Any] = Field({})
-    trials: list[dict[str, Any]] = Field(min_length=1)
+    base: Settings = {}
+    trials: list[Settings] = Field(min_length=1)
 
-    def settings(self, seed: int) -> list[dict[str, Any]]:
-        """Return what each trial sets beyond `base`."""
+    def settings(self, seed: int) -> list[Settings]:
+        """Return what each trial sets in addition to `base`."""
         return self.trials
 
 
@@ -45,11 +57,11 @@ class GridSweep(Strict):
     """Every combination of the values in `space` (scikit-learn's ParameterGrid)."""
 
     strategy: Literal["grid"]
-    base: dict[str, Any] = Field({})
-    space: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
+    base: Settings = {}
+    space: dict[str, Values] = Field(min_length=1)
 
-    def settings(self, seed: int) -> list[dict[str, Any]]:
-        """Return what each trial sets beyond `base`."""
+    def settings(self, seed: int) -> list[Settings]:
+        """Return what each trial sets in addition to `base`."""
         from sklearn.model_selection import ParameterGrid
 
         return list(ParameterGrid(self.space))
@@ -59,34 +71,30 @@ class RandomSweep(Strict):
     """`samples` draws from lists, `{"uniform": [low, high]}` or `{"log_uniform": [low, high]}` (ParameterSampler)."""
 
     strategy: Literal["random"]
-    base: dict[str, Any] = Field({})
-    space: dict[str, Annotated[list[Any], Field(min_length=1)] | _Uniform | _LogUniform] = Field(min_length=1)
+    base: Settings = {}
+    space: dict[str, Values | _Uniform | _LogUniform] = Field(min_length=1)
     samples: int = Field(ge=1, le=1000)
 
     @field_validator("space")
     @classmethod
-    def _ordered(cls, space: dict[str, Any]) -> dict[str, Any]:
+    def _ordered(cls, space: dict[str, Values | _Uniform | _LogUniform]) -> dict[str, Values | _Uniform | _LogUniform]:
         for name, values in space.items():
-            bounds = getattr(values, "uniform", None) or getattr(values, "log_uniform", None)
-            if bounds and not bounds[0] < bounds[1]:
+            if not isinstance(values, list) and not values.bounds[0] < values.bounds[1]:
                 raise ValueError(f"{name}: the first bound must be below the second")
         return space
 
-    def settings(self, seed: int) -> list[dict[str, Any]]:
-        """Return what each trial sets beyond `base`."""
+    def settings(self, seed: int) -> list[Settings]:
+        """Return what each trial sets in addition to `base`."""
         from sklearn.model_selection import ParameterSampler
 
         space = {name: v if isinstance(v, list) else v.distribution() for name, v in self.space.items()}
-        if all(isinstance(values, list) for values in space.values()):
-            combinations = 1
-            for values in space.values():
-                combinations *= len(values)
-            if self.samples > combinations:
-                raise ConfigError(
-                    f"The sweep config asks for {self.samples} samples of a space with {combinations} combinations; "
-                    "lower `samples` or take the strategy grid."
-                )
-        # Rounded to 4 digits: nobody reads more, and the key of a trial should not hang on the last bit.
+        sizes = [len(values) if isinstance(values, list) else math.inf for values in self.space.values()]
+        if self.samples > math.prod(sizes):
+            raise ConfigError(
+                f"The sweep config asks for {self.samples} samples of a space with {math.prod(sizes)} combinations; "
+                "lower `samples`, or use the strategy grid."
+            )
+        # Rounded to 4 digits, so that a trial's key does not depend on the last bit of a draw.
         return [
             {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in draw.items()}
             for draw in ParameterSampler(space, self.samples, random_state=seed)
@@ -98,16 +106,16 @@ _SWEEP: TypeAdapter[ListSweep | GridSweep | RandomSweep] = TypeAdapter(
 )
 
 
-def trials_from(config: Mapping[str, Any], seed: int) -> list[Trial]:
+def trials_from(config: Mapping[str, object], seed: int) -> list[Trial]:
     """Turn a sweep config into trials.
 
     Args:
-        config: what a file of configs/sweeps holds: `strategy` (list, grid or random), `base` (what all trials
-            share) and, by strategy, `trials`, `space`, `samples`.
-        seed: of the random search.
+        config: The content of a file in configs/sweeps: `strategy` (list, grid or random), `base` (the settings that
+            all trials share) and, depending on the strategy, `trials`, `space` and `samples`.
+        seed: Seeds the random search.
 
     Raises:
-        ConfigError: one sentence that names every wrong key and what is wrong with it.
+        ConfigError: One sentence that names every wrong key and what is wrong with it.
     """
     try:
         sweep = _SWEEP.validate_python(dict(config))

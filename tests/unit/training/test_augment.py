@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skinlib.augment import augment
+from skinlib.training.augment import augment
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_mark_turns_to_all_sides():
 
 def test_erasing_covers_a_box_of_some_images():
     ramp = torch.arange(32, dtype=torch.uint8).mul(8).expand(256, 3, 32, 32)
-    from skinlib.augment import _erase
+    from skinlib.training.augment import _erase
 
     changed = (_erase(ramp.float(), 0.25, seeded()) != ramp).any(dim=1).flatten(1)
     share = changed.any(dim=1).float().mean()

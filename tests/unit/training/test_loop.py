@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from skinlib import training
-from skinlib.models import predict, restore
-from skinlib.slots import Slot
-from skinlib.storage import open_store
-from skinlib.sweep import Trial
-from skinlib.training import Checkpoint, learning_rate, train
+from skinlib.data.storage import open_store
+from skinlib.networks.inference import predict
+from skinlib.networks.resnet import restore
+from skinlib.training import loop
+from skinlib.training.checkpoint import Checkpoint
+from skinlib.training.loop import learning_rate, train
+from skinlib.training.slots import Slot
+from skinlib.training.trial import Trial
 
 TRIAL = Trial(architecture="resnet10", image_size=32, epochs=3, batch_size=16)
 # One thread is enough for 48 small images.
@@ -137,7 +139,7 @@ def test_a_lack_of_memory_is_a_result_with_a_reason(run, monkeypatch):
     def exhausted(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
-    monkeypatch.setattr(training, "build", exhausted)
+    monkeypatch.setattr(loop, "build", exhausted)
     result = run()
     assert result.status == "out of memory"
     assert result.reason == "CUDA out of memory. Tried to allocate 2.00 GiB.; lower batch_size or image_size"
@@ -147,7 +149,7 @@ def test_any_other_error_is_not_swallowed(run, monkeypatch):
     def broken(*_):
         raise RuntimeError("a mistake in the code")
 
-    monkeypatch.setattr(training, "build", broken)
+    monkeypatch.setattr(loop, "build", broken)
     with pytest.raises(RuntimeError, match="a mistake"):
         run()
 
@@ -162,6 +164,6 @@ def test_the_rate_rises_to_its_peak_and_falls_to_a_hundredth():
 
 
 def test_the_share_of_the_peak_is_that_of_a_known_gpu():
-    share = training._peak_share(Trial(architecture="resnet18", image_size=224), {"name": "NVIDIA H200"}, 10_000)
+    share = loop._peak_share(Trial(architecture="resnet18", image_size=224), "NVIDIA H200", 10_000)
     # 1.81e9 multiply-adds, two operations each, backward twice forward.
-    assert share == {"peak_share": pytest.approx(1.81e9 * 6 * 10_000 / 989e12, rel=0.01)}
+    assert share == pytest.approx(1.81e9 * 6 * 10_000 / 989e12, rel=0.01)

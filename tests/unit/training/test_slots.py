@@ -2,9 +2,8 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
-from skinlib import slots
+from skinlib.training import slots
 
 
 @pytest.fixture(autouse=True)
@@ -17,21 +16,10 @@ def one_slot(monkeypatch):
     monkeypatch.setattr(slots, "_slots", lambda: [slots.Slot("cpu", 2)])
 
 
-@pytest.mark.parametrize(("cores", "threads", "shares"), [(1, 1, 1), (2, 1, 2), (6, 3, 2), (32, 4, 8)])
-def test_limited_threads_go_so_often_into_the_cores(monkeypatch, cores, threads, shares):
-    monkeypatch.setattr(slots, "_cores", lambda: cores)
-    before = torch.get_num_threads()
-    try:
-        assert slots.limit_threads() == shares
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
-
-
 HOLD = """
 import sys, tempfile, time
 tempfile.gettempdir = lambda: sys.argv[1]
-from skinlib import slots
+from skinlib.training import slots
 slots._slots = lambda: [slots.Slot("cpu", 2)]
 with slots.take_slot():
     print("held", flush=True)
@@ -67,7 +55,7 @@ def test_two_gpus_are_given_to_two_trials(monkeypatch):
         assert {first.device, second.device} == {"cuda:0", "cuda:1"}
 
 
-@pytest.mark.parametrize(("cores", "expected"), [(1, [1]), (2, [1, 1]), (6, [3, 3]), (16, [4, 4, 4, 4])])
+@pytest.mark.parametrize(("cores", "expected"), [(1, [1]), (2, [1, 1]), (6, [3, 3]), (16, [4, 4, 4, 4]), (32, [4] * 8)])
 def test_the_threads_of_all_slots_never_exceed_the_cores(monkeypatch, cores, expected):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr(slots.os, "sched_getaffinity", lambda _: set(range(cores)))

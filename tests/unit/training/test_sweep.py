@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from skinlib.errors import ConfigError
-from skinlib.sweep import Trial, trials_from
+from skinlib.training.sweep import trials_from
+from skinlib.training.trial import Trial
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "sweeps"
+CONFIGS = Path(__file__).parents[3] / "configs" / "sweeps"
 
 
 def listed(*trials, **base):
