@@ -43,7 +43,7 @@ OnHistory = Callable[[list[Epoch]], None]
 
 @dataclass(frozen=True)
 class _Data:
-    """The images of a trial at its size, on its device: uint8 (N, 3, S, S) and float (N,); labels of validation on the CPU."""
+    """The images of a trial at its size, uint8 (N, 3, S, S); all but the validation labels are on its device."""
 
     train_images: torch.Tensor
     train_labels: torch.Tensor
@@ -92,10 +92,8 @@ def train(
         training = _Training(trial, data, seed, setting)
         if (state := checkpoint.load()) is not None:
             training.restore(state)
-            print(
-                f"Continuing after epoch {len(training.history)} of {trial.epochs} from the last checkpoint.",
-                flush=True,
-            )
+            done = len(training.history)
+            print(f"Continuing after epoch {done} of {trial.epochs} from the last checkpoint.", flush=True)
         _run(training, checkpoint, on_epoch, on_checkpoint)
         return training.result(cost)
     except _Diverged as error:
@@ -122,8 +120,12 @@ def _set_up(slot: Slot) -> Setting:
     torch.backends.cudnn.benchmark = False
     torch.set_num_threads(slot.threads)
     name = "cpu" if slot.device == "cpu" else torch.cuda.get_device_name(slot.device)
-    precision = "bfloat16" if _has_bfloat16(slot.device) else "float32"
-    return {"device": slot.device, "name": name, "threads": slot.threads, "precision": precision}
+    return {
+        "device": slot.device,
+        "name": name,
+        "threads": slot.threads,
+        "precision": "bfloat16" if _has_bfloat16(slot.device) else "float32",
+    }
 
 
 def _has_bfloat16(device: str) -> bool:

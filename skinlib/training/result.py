@@ -13,8 +13,8 @@ Status = Literal["finished", "diverged", "out of memory"]
 class Epoch(TypedDict):
     """One epoch of a trial.
 
-    `epoch` counts from 1, and `time_ms` is the Unix time at its end. `peak_share` is the share of the GPU's bf16 peak, if
-    that peak is known.
+    `epoch` counts from 1, and `time_ms` is the Unix time at its end. `peak_share` is the share of the GPU's bf16 peak,
+    if that peak is known.
     """
 
     epoch: int

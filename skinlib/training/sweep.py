@@ -45,7 +45,7 @@ class ListSweep(Strict):
     """The trials as written; each overrides `base`."""
 
     strategy: Literal["list"]
-    base: Settings = {}
+    base: Settings = Field({})
     trials: list[Settings] = Field(min_length=1)
 
     def settings(self, seed: int) -> list[Settings]:
@@ -57,7 +57,7 @@ class GridSweep(Strict):
     """Every combination of the values in `space` (scikit-learn's ParameterGrid)."""
 
     strategy: Literal["grid"]
-    base: Settings = {}
+    base: Settings = Field({})
     space: dict[str, Values] = Field(min_length=1)
 
     def settings(self, seed: int) -> list[Settings]:
@@ -71,7 +71,7 @@ class RandomSweep(Strict):
     """`samples` draws from lists, `{"uniform": [low, high]}` or `{"log_uniform": [low, high]}` (ParameterSampler)."""
 
     strategy: Literal["random"]
-    base: Settings = {}
+    base: Settings = Field({})
     space: dict[str, Values | _Uniform | _LogUniform] = Field(min_length=1)
     samples: int = Field(ge=1, le=1000)
 
