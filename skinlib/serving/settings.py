@@ -1,4 +1,4 @@
-"""What a classifier is served with besides its weights."""
+"""The settings of a served classifier, everything but its weights."""
 
 from typing import TypedDict
 

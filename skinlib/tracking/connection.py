@@ -1,8 +1,8 @@
-"""The way to MLflow: which server or database it is, whether it answers, and what it says when it does not.
+"""The connection to MLflow: which server or database to use, and errors as sentences.
 
-Each task takes the URI, password included, from its own MLFLOW_TRACKING_URI. Where that is unset it takes the
-one that the flow run recorded, which has no password, and the first task MLflow's default, mlflow.db in the
-working directory.
+Each task takes the URI, including a password, from its own MLFLOW_TRACKING_URI. If that is unset, it takes the URI
+that the flow run recorded, which has no password. The first task then takes MLflow's default, mlflow.db in the working
+directory.
 """
 
 import fcntl
@@ -19,15 +19,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from skinlib.errors import TrackingError
 
-# MLflow's own patience, four minutes, suits the end of a training, but not its start nor its epochs.
+# MLflow waits for four minutes, which is right at the end of a training, but too long at its start and in its epochs.
 _BRIEF = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
 
 def check() -> str:
-    """Make sure within seconds that MLflow answers and takes our credentials; creates a new SQLite database.
+    """Check within seconds that MLflow answers and accepts the credentials; create a SQLite database if it is missing.
 
     Returns:
-        The tracking URI as it was given, without credentials.
+        The tracking URI as given, without credentials.
 
     Raises:
         TrackingError: MLflow does not answer or refuses, or the URI is neither a server's nor a database's.
@@ -44,10 +44,10 @@ def check() -> str:
 
 @contextmanager
 def connect(recorded: str | None = None, brief: bool = False) -> Iterator[MlflowClient]:
-    """Give a client, turn what MLflow raises into sentences, and leave the environment as it was.
+    """Yield a client, turn MLflow's errors into sentences, and leave the environment as it was.
 
     Args:
-        recorded: the URI to use where MLFLOW_TRACKING_URI is unset.
+        recorded: the URI to use if MLFLOW_TRACKING_URI is unset.
         brief: give up within ten seconds, unless MLflow's own variables say otherwise.
 
     Raises:
@@ -60,7 +60,7 @@ def connect(recorded: str | None = None, brief: bool = False) -> Iterator[Mlflow
             f"The MLflow database {database} is not on this machine; set MLFLOW_TRACKING_URI to a server "
             "that all tasks reach."
         )
-    # MLflow has no other way in for these, and the link that it prints to a run that ends shows the password.
+    # MLflow takes these only from the environment. The link that it prints when a run ends shows the password.
     quiet = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
     wanted = quiet | (_BRIEF if brief else {})
     added = {key: value for key, value in wanted.items() if key not in os.environ}
@@ -68,7 +68,7 @@ def connect(recorded: str | None = None, brief: bool = False) -> Iterator[Mlflow
     try:
         yield MlflowClient(tracking_uri=uri)
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        # Without the cause: its message may have the password.
+        # Without the cause, whose message may contain the password.
         raise TrackingError(_sentence(uri, error)) from None
     finally:
         for key in added:
@@ -77,7 +77,7 @@ def connect(recorded: str | None = None, brief: bool = False) -> Iterator[Mlflow
 
 @contextmanager
 def unless_exists() -> Iterator[None]:
-    """Let pass that what is to be created exists, perhaps since a moment ago."""
+    """Ignore that something to be created exists already, perhaps since a moment ago."""
     try:
         yield
     except MlflowException as error:
@@ -86,7 +86,7 @@ def unless_exists() -> Iterator[None]:
 
 
 def without_credentials(text: str) -> str:
-    """Take user, password and query out of every URL in a text."""
+    """Remove user, password and query from every URL in a text."""
     return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"://[^/\s]*@", "://", text))
 
 
@@ -112,7 +112,7 @@ def _sqlite_path(uri: str) -> Path | None:
 def _create_database(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # MLflow itself would try for two minutes.
+        # Because MLflow itself would try for two minutes.
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA schema_version")
         folder = os.open(path.parent, os.O_RDONLY)
@@ -121,7 +121,7 @@ def _create_database(path: Path) -> None:
             f"The MLflow database {path} cannot be opened ({error}); correct MLFLOW_TRACKING_URI."
         ) from error
     try:
-        # Processes that create the tables at once break each other, and MLflow's client does not lock.
+        # Processes that create the tables at the same time break each other, and MLflow's client does not lock.
         fcntl.flock(folder, fcntl.LOCK_EX)
         with connect() as client:
             client.search_experiments(max_results=1)
@@ -133,14 +133,14 @@ def _sentence(uri: str, error: Exception) -> str:
     where, text = f"MLflow at {without_credentials(uri)}", without_credentials(str(error))
     if getattr(error, "error_code", "") in ("UNAUTHENTICATED", "PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED"):
         return (
-            f"{where} refuses our credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
+            f"{where} refuses the credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
             "MLFLOW_TRACKING_TOKEN, to an account that may write there."
         )
     if text.startswith("API request to http"):
         return f"{where} does not answer; start the server, or correct MLFLOW_TRACKING_URI."
     if "mlflow db upgrade" in text:
         return (
-            f"{where} was made by another version of MLflow; make a copy of the database, then run "
+            f"{where} was created by another version of MLflow; copy the database, then run "
             "`mlflow db upgrade` with its URI."
         )
     reason = re.split(r"\s*\n|\. ", text.strip())[0].rstrip(".;:")

@@ -1,4 +1,4 @@
-"""MLflow's model registry: the winner of a flow run as a version of the registered model."""
+"""MLflow's model registry: the best network of a flow run becomes a version of the registered model."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import mlflow
 import numpy as np
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
@@ -17,17 +18,28 @@ from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import PyFuncModel
 from mlflow.types import ColSpec, Schema, TensorSpec
 
+import skinlib
 from skinlib.errors import TrackingError
-from skinlib.model_card import excerpt
 from skinlib.serving import classifier
+from skinlib.serving.settings import ClassifierSettings
 from skinlib.tracking.connection import connect, unless_exists, without_credentials
 from skinlib.tracking.runs import RecordedRun, to_tags
 
 CHAMPION = "champion"
 _CARD = "model_card.md"
-_BLOCK = 256  # images; a multiple of the batch that `models.predict` makes, so that blocks change no digit
-# What the classifier and its copy of skinlib import when they are served.
-_PACKAGES = ("mlflow", "numpy", "pandas", "pillow", "pydantic", "torch", "torchvision")
+DESCRIPTION_LIMIT = 5000  # characters, of MLflow's column for the description of a model version
+_BLOCK = 256  # images; a multiple of the batch size of `inference.predict`, so that blocks change no digit
+# The packages that the classifier and its copy of skinlib import when they are served.
+_PACKAGES = ("mlflow", "numpy", "pandas", "pillow", "torch", "torchvision")
+
+
+class RegisteredModel(TypedDict):
+    """The artifact `registered_model`; `uri` is models:/NAME/VERSION."""
+
+    name: str
+    version: str
+    uri: str
+    alias: str
 
 
 def register(
@@ -36,28 +48,25 @@ def register(
     run_key: str,
     *,
     weights: Mapping[str, np.ndarray],
-    config: Mapping[str, Any],
+    settings: ClassifierSettings,
     data_hash: str,
     metrics: Mapping[str, float | None],
     model_card: str,
     synthetic: bool,
-) -> dict[str, str]:
-    """Register the winner and make it the champion: one version a flow run, however often this is called.
+) -> RegisteredModel:
+    """Register the best network and make it the champion; repeated calls of a flow run create only one version.
 
     Args:
-        run: the parent run, from `tracking.start_run`.
+        run: the parent run, from `runs.start_run`.
         name: of the registered model; it is created if missing.
-        run_key: as in `tracking.start_run`; the version is found again by it.
-        weights: the winner's state dict by name.
-        config: what the winner is served with, see `classifier.save`.
+        run_key: as in `runs.start_run`; identifies the version.
+        weights: the network's state dict by name.
+        settings: what the network is served with.
         data_hash: of the manifest.
         metrics: on the test set; None is left out.
-        model_card: from `model_card.render`. It becomes the version's description and lies, whole, among the run's
-            artifacts and beside the model's files.
-        synthetic: whether the data set is the generated sample, whose model is for trying out only.
-
-    Returns:
-        `name`, `version`, `uri` (models:/NAME/VERSION) and `alias`.
+        model_card: from `model_card.render`. Its excerpt becomes the version's description; the whole card is stored
+            with the run and with the model's files.
+        synthetic: whether the data set is the generated sample.
 
     Raises:
         TrackingError: MLflow does not answer or refuses, or the model's files cannot be stored.
@@ -71,7 +80,7 @@ def register(
         mine = client.search_model_versions(f"tags.`skinlib.run` = '{run_key}'")
         number = next((str(found.version) for found in mine if found.name == name), None)
         if number is None:
-            model_id = _log_model(client, run["run_id"], tags, weights, config, model_card)
+            model_id = _log_model(client, run["run_id"], tags, weights, settings, model_card)
             with unless_exists():
                 client.create_registered_model(name)
             created = client.create_model_version(
@@ -87,40 +96,47 @@ def register(
     return {"name": name, "version": number, "uri": f"models:/{name}/{number}", "alias": CHAMPION}
 
 
+def excerpt(card: str) -> str:
+    """Return as much of a model card as MLflow can keep as a description, in whole lines: nearly always all of it."""
+    if len(card) <= DESCRIPTION_LIMIT:
+        return card
+    note = "\nThe rest does not fit here: see the run's artifacts.\n"
+    return card[: card.rindex("\n", 0, DESCRIPTION_LIMIT - len(note))] + note
+
+
 def _log_model(
     client: MlflowClient,
     run_id: str,
     tags: dict[str, str],
     weights: Mapping[str, np.ndarray],
-    config: Mapping[str, Any],
+    settings: ClassifierSettings,
     model_card: str,
 ) -> str:
     """Store the classifier as a logged model of the run, and return its id.
 
-    These are the steps of `mlflow.pyfunc.log_model`, which needs an active run and a global tracking URI.
+    These are the steps of `mlflow.pyfunc.log_model`, which itself needs an active run and a global tracking URI.
     """
     experiment_id = client.get_run(run_id).info.experiment_id
-    # A task that was killed has left a pending model, or one that is ready and only lacks its version.
+    # A killed task may have left a pending model, or one that is ready but has no version yet.
     for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
         if model.status == "READY":
             return model.model_id
         client.delete_logged_model(model.model_id)
     model = client.create_logged_model(experiment_id, "classifier", source_run_id=run_id, tags=tags)
-    code = Path(classifier.__file__)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model")
         mlflow.pyfunc.save_model(
             path,
-            python_model=code,
-            artifacts=classifier.save(Path(folder), weights, config),
-            code_paths=[str(code.parent)],
+            python_model=Path(classifier.__file__),
+            artifacts=classifier.save(Path(folder), weights, settings),
+            code_paths=[str(Path(skinlib.__file__).parent)],
             signature=ModelSignature(
                 Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]),
                 Schema([ColSpec("double", "probability"), ColSpec("boolean", "malignant")]),
             ),
-            # Small: MLflow stores it as JSON.
+            # Small, since MLflow stores it as JSON.
             input_example=np.zeros((2, 32, 32, 3), np.uint8),
-            # Without the local part (+cu128), which no package index has.
+            # Without the local part (+cu128), which package indexes do not have.
             pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in _PACKAGES],
             mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
         )
@@ -136,7 +152,7 @@ def _log_model(
 def _storing(location: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # Each artifact store raises its own.
+    except Exception as error:  # Each artifact store raises its own errors.
         raise TrackingError(
             f"The model's files cannot be stored at {without_credentials(location)} "
             f"({without_credentials(str(error))}); check that this machine may write there."
@@ -145,40 +161,40 @@ def _storing(location: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Served:
-    """A registered model as whoever serves it has it.
+    """A registered model, loaded as for serving.
 
     Attributes:
-        config: what the model is served with, see `classifier.save`.
+        settings: what the model is served with.
     """
 
-    config: Mapping[str, Any]
+    settings: ClassifierSettings
     _model: PyFuncModel
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Give the calibrated probability of malignancy of each image.
+        """Return the calibrated probability of malignancy of each image.
 
         Args:
-            images: RGB, uint8 (N, H, W, 3), a memory map as well: it is read in blocks.
+            images: RGB, uint8 (N, H, W, 3); a memory map is read in blocks.
 
         Returns:
             float64 (N,) in 0..1.
         """
         answers = [np.zeros(0)]
         for start in range(0, len(images), _BLOCK):
-            table: Any = self._model.predict(np.asarray(images[start : start + _BLOCK]))
-            answers.append(table["probability"].to_numpy())
+            table = self._model.predict(np.asarray(images[start : start + _BLOCK]))
+            answers.append(cast(pd.DataFrame, table)["probability"].to_numpy())
         return np.concatenate(answers)
 
 
 def load(model: str) -> Served:
-    """Load a registered model as whoever serves it does.
+    """Load a registered model as for serving.
 
     Args:
         model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
 
     Raises:
-        TrackingError: there is no such model, it was registered before models held temperature and operating point,
-            or MLflow does not answer.
+        TrackingError: there is no such model, an older version of this project registered it, or MLflow does not
+            answer.
     """
     named = "models:/NAME@ALIAS or models:/NAME/VERSION"
     if not model.startswith("models:/"):
@@ -190,12 +206,17 @@ def load(model: str) -> Served:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             where = without_credentials(client.tracking_uri)
-            raise TrackingError(f"MLflow at {where} has no {model}; name one that is there as {named}.") from None
-        loaded = mlflow.pyfunc.load_model(path)
-        config = getattr(loaded.unwrap_python_model(), "config", {})
-    if not {"temperature", "threshold", "shortcut"} <= config.keys():
+            raise TrackingError(
+                f"MLflow at {where} has no {model}; name an existing one as {named}."
+            ) from None
+        try:
+            loaded = mlflow.pyfunc.load_model(path)
+            settings = getattr(loaded.unwrap_python_model(), "settings", None)
+        except ImportError:  # The model's own skinlib has other modules than the one that runs.
+            settings = None
+    if settings is None:
         raise TrackingError(
-            f"{model} was registered without its temperature, threshold and shortcut, by an older version of this "
-            "project or by another one; train and register the model again."
+            f"{model} was registered by another project, or by an older version of this one that this version cannot "
+            "read; train and register the model again."
         )
-    return Served(config, loaded)
+    return Served(settings, loaded)

@@ -1,27 +1,30 @@
-"""MLflow's runs: one parent run a flow run, one child run a trial.
+"""MLflow's runs: one parent run per flow run, one child run per trial.
 
-A run is found again by what it is (the flow run's key, the trial's key), so a retried or resumed task goes on
-with the run that it began. Between tasks a run is a plain dict, `{"uri", "run_id"}`, an artifact without a
-password. All goes through `MlflowClient`: there is no active run and no global tracking URI.
+A run is identified by the flow run's key or the trial's key, so a retried or resumed task continues the run that it
+started. All calls use `MlflowClient`: there is no active run and no global tracking URI.
 """
 
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypedDict, cast
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from skinlib.errors import TrackingError
 from skinlib.tracking.connection import check, connect, unless_exists, without_credentials
+from skinlib.training.result import Epoch
 
 _PAUSE_SECONDS = 60.0
-# MLflow's limit.
-_METRICS_A_REQUEST = 1000
+_METRICS_PER_REQUEST = 1000  # MLflow's limit
 
-RecordedRun = dict[str, str]
-Epoch = Mapping[str, Any]
+
+class RecordedRun(TypedDict):
+    """The artifact `tracking`: the parent run, with a URI without a password."""
+
+    uri: str
+    run_id: str
 
 
 def start_run(
@@ -29,22 +32,22 @@ def start_run(
     run_key: str,
     *,
     name: str,
-    params: Mapping[str, Any],
-    tags: Mapping[str, Any],
+    params: Mapping[str, object],
+    tags: Mapping[str, object],
     git_commit: str | None = None,
 ) -> RecordedRun:
-    """Open the parent run of a flow run, or go on with it if it exists.
+    """Open the parent run of a flow run, or continue it if it exists.
 
     Args:
         experiment: its name; it is created if missing.
-        run_key: what names the flow run, over retries and resumes.
+        run_key: identifies the flow run, over retries and resumes.
         name: the run's name in MLflow.
         params: settings by name.
-        tags: stored as `skinlib.NAME`, without what is None and without credentials in URLs.
-        git_commit: of the code; None where it is not known.
+        tags: stored as `skinlib.NAME`, without None and without credentials in URLs.
+        git_commit: of the code; None if it is not known.
 
     Raises:
-        TrackingError: MLflow does not answer or refuses, which is known in seconds.
+        TrackingError: MLflow does not answer or refuses; raised within seconds.
     """
     uri = check()
     with connect() as client:
@@ -55,10 +58,10 @@ def start_run(
 
 
 class TrialLog:
-    """A trial's run: sent at best effort while the trial trains, complete when it ends.
+    """A trial's run: sent as far as MLflow answers while the trial trains, complete when it ends.
 
-    Where an earlier task of the same trial has opened the run, this one goes on with it. The parent is set to
-    running as well, as resuming a failed flow run does not execute its `start` again.
+    If an earlier task of the same trial has opened the run, this one continues it. The parent is set to running too,
+    since resuming a failed flow run does not execute `start` again.
     """
 
     def __init__(
@@ -66,11 +69,11 @@ class TrialLog:
         parent: RecordedRun,
         trial_key: str,
         *,
-        params: Mapping[str, Any],
-        tags: Mapping[str, Any],
+        params: Mapping[str, object],
+        tags: Mapping[str, object],
         git_commit: str | None = None,
     ) -> None:
-        """Open the run, if MLflow answers by now; arguments as `start_run`."""
+        """Open the run if MLflow answers; arguments as in `start_run`."""
         self._parent, self._trial_key = parent, trial_key
         self._params, self._tags = _params(params), to_tags(tags, git_commit)
         self._run_id: str | None = None
@@ -78,10 +81,10 @@ class TrialLog:
         self.send([])
 
     def send(self, history: Sequence[Epoch]) -> None:
-        """Send what has not been sent of the history so far (see `finish`); never raises.
+        """Send the part of the history that has not been sent; never raises.
 
-        When MLflow fails this says so once and tries again after a minute, so that a server that hangs costs
-        a small share of the training's time.
+        If MLflow fails, this prints so once and tries again after a minute, so that a server that hangs costs little
+        of the training's time.
         """
         if time.monotonic() < self._retry_at:
             return
@@ -89,10 +92,10 @@ class TrialLog:
             with connect(self._parent["uri"], brief=True) as client:
                 _log_points(client, self._opened(client), _curve(history[self._sent :]))
             self._sent = len(history)
-        except Exception as error:  # Whatever it is, a training is worth more than its curve.
+        except Exception as error:  # Whatever it is, the training matters more than its curve.
             self._retry_at = time.monotonic() + _PAUSE_SECONDS
             if not self._told:
-                print(f"Training goes on, and its curve is sent again when it ends: {error}", flush=True)
+                print(f"Training continues, and its curve is sent again when it ends: {error}", flush=True)
             self._told = True
 
     def finish(
@@ -104,22 +107,22 @@ class TrialLog:
     ) -> None:
         """Complete the run: the whole history once more, the final metrics, the status.
 
-        It may be repeated: MLflow drops points that it has. It waits for a server as long as MLflow's
-        settings say, minutes by default.
+        It can be repeated: MLflow drops points that it already has. It waits for a server as long as MLflow's
+        settings say, by default for minutes.
 
         Args:
-            history: an entry an epoch: `epoch` (from 1), `time_ms` (Unix, milliseconds) and numbers by name.
+            history: of all epochs.
             metrics: final values by names that the history does not have; None and NaN are left out.
-            status: `finished`, or else the run is marked as failed.
-            reason: why it ended as it did.
+            status: anything but `finished` marks the run as failed.
+            reason: why the trial ended.
 
         Raises:
             TrackingError: MLflow does not answer or refuses.
         """
         with connect(self._parent["uri"]) as client:
             run_id = self._opened(client)
-            # A time that stays the same: the same value logged again is then the same point.
-            time_ms = int(history[-1]["time_ms"]) if history else _started_ms(client, run_id)
+            # A time that never changes: the same value logged again is then the same point.
+            time_ms = history[-1]["time_ms"] if history else _started_ms(client, run_id)
             _log_points(client, run_id, _curve(history) + _final(metrics, time_ms))
             client.log_batch(run_id, tags=to_tags({"status": status, "reason": reason}))
             client.set_terminated(run_id, "FINISHED" if status == "finished" else "FAILED")
@@ -136,7 +139,7 @@ class TrialLog:
 
 
 def log_metrics(run: RecordedRun, metrics: Mapping[str, float | None]) -> None:
-    """Log final values to a run; None and NaN are left out, and the same values again change nothing."""
+    """Log final values to a run without None and NaN; logging the same values again changes nothing."""
     with connect(run["uri"]) as client:
         _log_points(client, run["run_id"], _final(metrics, _started_ms(client, run["run_id"])))
 
@@ -158,22 +161,23 @@ def mark_failed(run: RecordedRun, reason: str = "the flow run failed") -> None:
             client.set_terminated(failed.info.run_id, "FAILED")
 
 
-def to_tags(values: Mapping[str, Any], git_commit: str | None = None) -> list[RunTag]:
-    """Name tags as skinlib's own, without what is None and without credentials."""
+def to_tags(values: Mapping[str, object], git_commit: str | None = None) -> list[RunTag]:
+    """Prefix the names of tags with `skinlib.`, and leave out None and credentials."""
     named = {f"skinlib.{key}": value for key, value in values.items()}
     named["mlflow.source.git.commit"] = git_commit
     return [RunTag(key, without_credentials(str(value))) for key, value in named.items() if value is not None]
 
 
 def _experiment_id(client: MlflowClient, name: str) -> str:
-    if client.get_experiment_by_name(name) is None:
+    found = client.get_experiment_by_name(name)
+    if found is None:
         with unless_exists():
-            client.create_experiment(name)
-    found: Any = client.get_experiment_by_name(name)
+            return client.create_experiment(name)
+        return _experiment_id(client, name)  # another process has just created it
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
             f"The MLflow experiment {name!r} is deleted; restore it with `mlflow experiments restore "
-            f"--experiment-id {found.experiment_id}`, or name another."
+            f"--experiment-id {found.experiment_id}`, or use another name."
         )
     return str(found.experiment_id)
 
@@ -194,15 +198,16 @@ def _reopen(client: MlflowClient, run: Run) -> Run:
     return run
 
 
-def _params(values: Mapping[str, Any]) -> list[Param]:
+def _params(values: Mapping[str, object]) -> list[Param]:
     return [Param(key, without_credentials(str(value))) for key, value in values.items()]
 
 
 def _curve(history: Sequence[Epoch]) -> list[Metric]:
     points: list[Metric] = []
-    for entry in history:
-        values = {key: value for key, value in entry.items() if key not in ("epoch", "time_ms")}
-        points += _points(values, int(entry["time_ms"]), step=int(entry["epoch"]))
+    for epoch in history:
+        numbers = cast(Mapping[str, float], epoch)  # To mypy, the values of a TypedDict are objects.
+        values = {key: value for key, value in numbers.items() if key not in ("epoch", "time_ms")}
+        points += _points(values, epoch["time_ms"], step=epoch["epoch"])
     return points
 
 
@@ -216,8 +221,8 @@ def _points(values: Mapping[str, float | None], time_ms: int, step: int) -> list
 
 
 def _log_points(client: MlflowClient, run_id: str, points: list[Metric]) -> None:
-    for start in range(0, len(points), _METRICS_A_REQUEST):
-        client.log_batch(run_id, metrics=points[start : start + _METRICS_A_REQUEST])
+    for start in range(0, len(points), _METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_REQUEST])
 
 
 def _started_ms(client: MlflowClient, run_id: str) -> int:
