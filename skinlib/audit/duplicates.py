@@ -1,24 +1,24 @@
-"""Which images show the same lesion in the same or nearly the same photograph.
+"""Finds images that show the same lesion in the same or nearly the same photograph.
 
-Near-duplicates are images of which one becomes the other by a flip or quarter turn, a crop of up to a tenth on each
-side, a small turn or shift, and a change of light or compression. Round moles on bare skin look alike without being
-the same, so likeness at a glance only proposes a pair; what decides is whether the fine structure agrees once one
-image is laid over the other:
+Two images are near-duplicates if one results from the other by flips or quarter turns, a crop of up to 10% on each
+side, a small rotation or shift, and a change of light or compression. Different round moles on bare skin also look
+alike. Therefore a coarse comparison only proposes pairs, and the fine structure of the aligned images decides:
 
-1. Every image, in its 8 orientations, is compared with 10 windows of every other as grey thumbnails of 8x8 pixels. The
-   `NEAREST` images of each are its candidates, a number that does not grow with the data set.
-2. A candidate is aligned at 16, 32 and 64 pixels a side, by an affine map that starts from the orientation and window
-   found, and dropped at the first of these `LEVELS` at which too little of the detail agrees. Detail is what is left
-   without the slow changes of brightness, divided by its local strength: pores and hairs count as a lesion's rim does.
+1. Each image, in its 8 orientations, is compared with 10 windows of each other image as grey thumbnails of 8x8 pixels.
+   Its `NEAREST` images become candidates; their number does not grow with the data set.
+2. Each candidate is aligned at 16, 32 and 64 pixels per side, by an affine map that starts from the orientation and
+   window of step 1. It is dropped at the first of these `LEVELS` where the detail does not agree well enough. Detail is
+   the image without slow changes of brightness, divided by its local strength, so that pores and hairs count as much
+   as a lesion's rim.
 
-Hashes of thumbnails, which are common for this, find neither crops nor small turns.
+Hashes of thumbnails, the common method, find neither crops nor small rotations.
 """
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations, product
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,29 +27,31 @@ from PIL import Image
 from skinlib.progress import Progress, silent
 
 Floats = NDArray[np.float32]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
-SIDE = 64  # of the grey images that everything is measured on
+SIDE = 64  # pixels per side of the grey images that are compared
 THUMBNAIL = 8
-# In a trial on 400 real images, each against a cropped copy of itself, the copy was among the nearest 16 for 99 %.
+# In a trial with 400 real images and a cropped copy of each, the copy was among the nearest 16 for 99%.
 NEAREST = 16
-# Height and width, top and left as shares of the image. A corner, edge or middle of 0.87 is close enough to whatever
-# is left after a crop to between 0.8 and 1.
+# Side, top and left as fractions of the image. A window of 0.87 at a corner, an edge or the centre is close enough to
+# any crop to between 0.8 and 1.
 WINDOWS = [(1.0, 0.0, 0.0), *((0.87, top, left) for top, left in product((0, 0.065, 0.13), repeat=2))]
-# Pixels a side, steps of the alignment, and the correlation of the detail that a pair must have to stay. Of 183 real
-# pairs above the last one all looked right to the eye; of 30 between 0.5 and 0.65 half at most, the rest round moles.
+# Pixels per side, steps of the alignment, and the smallest correlation of the detail to keep a pair. All 183 real pairs
+# above the last threshold looked correct by eye; of 30 pairs between 0.5 and 0.65 at most half did, the rest were
+# different round moles.
 LEVELS = ((16, 2, 0.6), (32, 3, 0.45), (64, 4, 0.65))
-COPIES = (
-    64  # identical images that are paired each with each; of more each with the first, or memory grows quadratically
-)
-NOISE = 3.0  # grey levels: weaker detail may be the camera's or the compression's
+# Up to this number, identical images are paired with each other. Further ones are paired with the first only: all pairs
+# would need quadratic memory.
+COPIES = 64
+NOISE = 3.0  # grey levels: weaker detail may come from the camera or the compression
 _BLOCK = 64  # images: 61 MB of correlations among 30,000
 
 
 def identical(images: NDArray[np.uint8]) -> list[tuple[int, int]]:
-    """Find the pairs of images that have the same pixels.
+    """Find the pairs of images with identical pixels.
 
     Args:
-        images: uint8 (N, H, W, 3), a memory map as well: it is read image by image.
+        images: uint8 (N, H, W, 3), RGB; may be a memory map, since it is read image by image.
 
     Returns:
         (i, j) with i < j, ascending.
@@ -58,13 +60,13 @@ def identical(images: NDArray[np.uint8]) -> list[tuple[int, int]]:
 
 
 def near(images: NDArray[np.uint8], on_progress: Progress = silent) -> list[tuple[int, int]]:
-    """Find the pairs of images that are near-duplicates or have the same pixels.
+    """Find the pairs of images that are near-duplicates or have identical pixels.
 
-    The same images in another order give the same pairs. The time grows with the square of N, the memory with N.
+    The pairs do not depend on the order of the images. Time grows with the square of N, memory linearly.
 
     Args:
-        images: uint8 (N, H, W, 3), H = W; a memory map as well: it is read image by image.
-        on_progress: Called with (images searched, all distinct images) now and then, and at the end.
+        images: uint8 (N, H, W, 3), RGB, H = W; may be a memory map, since it is read image by image.
+        on_progress: Called with (distinct images searched, all distinct images) regularly and at the end.
 
     Returns:
         (i, j) with i < j, ascending.
@@ -78,13 +80,13 @@ def near(images: NDArray[np.uint8], on_progress: Progress = silent) -> list[tupl
 
 
 def _pairs(copies: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield pairs that join all copies of an image."""
+    """Yield pairs that connect all copies of an image."""
     yield from combinations(copies[:COPIES], 2)
     yield from product(copies[:1], copies[COPIES:])
 
 
 def _copies(images: NDArray[np.uint8]) -> list[list[int]]:
-    """Return the indices of each set of identical images, the sets in an order that hangs on their pixels alone."""
+    """Return the indices of each set of identical images; the order of the sets depends only on their pixels."""
     groups = defaultdict(list)
     for index, image in enumerate(images):
         groups[hashlib.sha256(image.tobytes()).digest()].append(index)
@@ -126,13 +128,13 @@ def _windows(grey: NDArray[np.uint8]) -> Floats:
         for row, (size, top, left) in zip(out, WINDOWS, strict=True):
             flat = (_bins(top, size) @ block @ _bins(left, size).T).reshape(len(block), -1)
             flat -= flat.mean(axis=1, keepdims=True)
-            flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)  # a blank image is like nothing
+            flat /= np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)  # a blank image resembles none
             row[:, start : start + _BLOCK] = flat.T
     return out
 
 
 def _bins(start: float, size: float) -> Floats:
-    """Return the matrix (THUMBNAIL, SIDE) that averages the share `size` of the pixels, from `start` on, in bins."""
+    """Return the matrix (THUMBNAIL, SIDE) that averages pixels in bins, from `start` to `start + size` of the side."""
     edges = (start + size * np.linspace(0, 1, THUMBNAIL + 1)) * SIDE
     pixels = np.arange(SIDE)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -140,8 +142,8 @@ def _bins(start: float, size: float) -> Floats:
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
-def _turn(images: NDArray[Any], orientation: NDArray[np.int64]) -> NDArray[Any]:
-    """Turn each of (B, H, H) by its orientation: as many quarter turns, from 4 on of the mirrored image."""
+def _turn(images: NDArray[_Scalar], orientation: NDArray[np.int64]) -> NDArray[_Scalar]:
+    """Turn each of (B, H, H) by its orientation: 0 to 3 quarter turns; 4 to 7 are the same of the mirrored image."""
     out = images.copy()
     for k in range(1, 8):
         chosen = orientation == k
@@ -151,26 +153,26 @@ def _turn(images: NDArray[Any], orientation: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _candidates(windows: Floats, block: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-    """Return the pairs to look at more closely: int64 image of `block`, other image, orientation and window."""
+    """Return the candidate pairs, all int64 (B,): image of `block`, other image, orientation and window."""
     n_windows, size, n = windows.shape
     whole = windows[0][:, block].T.reshape(-1, THUMBNAIL, THUMBNAIL)
     turned = np.stack([_turn(whole, np.full(len(block), k)).reshape(-1, size) for k in range(8)])
     best = np.full((len(block), n), -np.inf, np.float32)
     for window in windows:
-        alike = turned.reshape(-1, size) @ window  # one large product: many small ones keep two cores from working
+        alike = turned.reshape(-1, size) @ window  # one large product uses several cores; many small ones would not
         np.maximum(best, alike.reshape(8, -1, n).max(axis=0), out=best)
     rows = np.arange(len(block))
     best[rows, block] = -np.inf
     count = min(NEAREST, n - 1)
     nearest = np.argpartition(-best, count - 1, axis=1)[:, :count]
-    # Which of the 80 comparisons it was is worked out again for the nearest alone.
+    # Which of the 80 comparisons was the best is computed again, for the nearest images only.
     every = np.einsum("obf,wfbc->bcow", turned, windows[:, :, nearest])
     orientation, start = np.divmod(every.reshape(len(block), count, -1).argmax(axis=2), n_windows)
     return np.repeat(block, count), nearest.ravel(), orientation.ravel(), start.ravel()
 
 
 def _start(window: NDArray[np.int64]) -> Floats:
-    """Return the maps (B, 2, 3) from an image's coordinates to a window's, x and y from -1 to 1 between the edges."""
+    """Return the maps (B, 2, 3) from an image's to a window's coordinates; x and y are -1 and 1 at the edges."""
     size, top, left = np.array(WINDOWS, np.float32)[window].T
     warp = np.zeros((len(window), 2, 3), np.float32)
     warp[:, 0, 0] = warp[:, 1, 1] = size
@@ -179,7 +181,7 @@ def _start(window: NDArray[np.int64]) -> Floats:
 
 
 def _level(grey: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
-    """Return the images and their detail at a size, both (N, side, side)."""
+    """Return the images and their detail at a resolution, both (N, side, side)."""
     from scipy.ndimage import gaussian_filter
 
     pixels = np.empty((len(grey), side, side), np.uint8)
@@ -195,7 +197,7 @@ def _level(grey: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], NDArr
 
 
 def _align(templates: NDArray[np.uint8], others: NDArray[np.uint8], warp: Floats, steps: int) -> Floats:
-    """Refine maps from templates to other images until they show the same, up to gain and offset.
+    """Refine the maps from templates to other images, to match them up to gain and offset.
 
     Gauss-Newton steps for the inverse composition: Baker and Matthews, "Lucas-Kanade 20 years on: a unifying
     framework", International Journal of Computer Vision 56 (2004) 221.
@@ -203,8 +205,8 @@ def _align(templates: NDArray[np.uint8], others: NDArray[np.uint8], warp: Floats
     Args:
         templates: (B, side, side).
         others: (B, side, side).
-        warp: (B, 2, 3), as from `_start`.
-        steps: How many.
+        warp: (B, 2, 3), initially from `_start`.
+        steps: Number of Gauss-Newton steps.
 
     Returns:
         (B, 2, 3)
@@ -218,7 +220,9 @@ def _align(templates: NDArray[np.uint8], others: NDArray[np.uint8], warp: Floats
         values, inside = _sample(others, warp)
         weighted = columns * inside[:, None]
         normal = weighted @ columns.transpose(0, 2, 1)
-        normal += 1e-3 * normal * np.eye(8, dtype=np.float32) + 1e-3 * np.eye(8, dtype=np.float32)  # for round blobs
+        normal += 1e-3 * normal * np.eye(8, dtype=np.float32) + 1e-3 * np.eye(
+            8, dtype=np.float32
+        )  # for round blobs, whose rotation is undetermined
         solution = np.linalg.solve(normal, weighted @ values[:, :, None])[:, :, 0]
         gain = np.maximum(solution[:, 6:7], 0.2)
         change = np.zeros((count, 3, 3), np.float32)
@@ -228,7 +232,7 @@ def _align(templates: NDArray[np.uint8], others: NDArray[np.uint8], warp: Floats
 
 
 def _agreement(templates: NDArray[np.float16], others: NDArray[np.float16], warp: Floats) -> Floats:
-    """Correlate templates with other images where they overlap: (B,); -1 where that is less than half."""
+    """Correlate templates with other images where they overlap: (B,), -1 if the overlap is less than half."""
     values, inside = _sample(others, warp)
     share = inside.mean(axis=1)
     weights = inside / np.maximum(inside.sum(axis=1, keepdims=True), 1)
@@ -240,14 +244,14 @@ def _agreement(templates: NDArray[np.float16], others: NDArray[np.float16], warp
 
 
 def _grid(side: int) -> Floats:
-    """Return x, y and 1 of each pixel's centre, (3, side * side)."""
+    """Return x, y and 1 for the centre of each pixel, (3, side * side)."""
     axis = (np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1
     y, x = np.meshgrid(axis, axis, indexing="ij")
     return np.stack([x.ravel(), y.ravel(), np.ones(side * side, np.float32)])
 
 
-def _sample(images: NDArray[Any], warp: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Read images (B, side, side) bilinearly where a template's pixels fall, and tell which fall inside: (B, P)."""
+def _sample(images: NDArray[np.uint8] | NDArray[np.float16], warp: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Interpolate images (B, side, side) at the mapped pixels of a template: values and whether inside, (B, P)."""
     count, side, _ = images.shape
     place = (warp @ _grid(side) + 1) * (side / 2) - 0.5
     inside = np.all((place >= -0.5) & (place <= side - 0.5), axis=1)

@@ -1,4 +1,4 @@
-"""Which image files a URL holds, by split and class; no file is read here."""
+"""Lists the image files below a URL, by split and class, without reading them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class Listing:
     """The image files below a URL, not yet read.
 
     Attributes:
-        url: Where they lie.
-        objects: Sorted by key, hidden files left out.
+        url: The bucket's prefix or the folder.
+        objects: Sorted by key, without hidden files.
         fingerprint: SHA-256 over URL, splits, keys, sizes, ETags and decode settings, in hex.
     """
 
@@ -25,17 +25,16 @@ class Listing:
 
 
 def list_images(url: str, splits: Sequence[str] = SPLITS) -> Listing:
-    """List a data set's files and check its folders; no file is read.
+    """List the files of a data set and check its folders.
 
-    Files beside the class folders and hidden files are ignored; whatever lies deeper in a class folder
-    belongs to the class.
+    Hidden files and files outside the class folders are ignored. Subfolders of a class folder belong to the class.
 
     Args:
-        url: A bucket's prefix or a folder that holds train/ and test/, each with benign/ and malignant/.
-        splits: The splits that are wanted. With ("test",) the URL may hold benign/ and malignant/ itself.
+        url: A bucket's prefix or a folder that contains train/ and test/, each with benign/ and malignant/.
+        splits: The splits to list. With ("test",) the URL may also contain benign/ and malignant/ directly.
 
     Raises:
-        DataError: A split or a class is missing or empty, or there is a folder that is neither.
+        DataError: A split or a class is missing or empty, or a folder is neither.
         StorageError: The URL cannot be listed.
     """
     store = open_store(url)
@@ -55,6 +54,7 @@ def list_images(url: str, splits: Sequence[str] = SPLITS) -> Listing:
 
 
 def is_hidden(key: str) -> bool:
+    """Return whether a file is hidden, or one of those that operating systems add to folders and archives."""
     parts = key.split("/")
     junk = parts[-1].lower() in ("thumbs.db", "desktop.ini")
     return junk or any(part.startswith(".") or part == "__MACOSX" for part in parts)
@@ -69,11 +69,12 @@ def _folders(objects: Sequence[Object], root: str) -> set[str]:
 def _check_folders(
     url: str, objects: Sequence[Object], root: str, kind: str, allowed: Sequence[str], needed: Sequence[str]
 ) -> None:
+    """Raise DataError if a folder below `root` has a name that is not allowed, or if a needed one is missing."""
     found = _folders(objects, root)
     for name in sorted(found.difference(allowed)):
-        remedy = f"rename it to {' or '.join(allowed)}, or move it away"
-        raise DataError(f"{url}/{root} has a folder '{name}', which is no {kind}; {remedy}.")
+        remedy = f"rename it to {' or '.join(allowed)}, or move it elsewhere"
+        raise DataError(f"{url}/{root} has a folder '{name}', which is not a {kind}; {remedy}.")
     for name in needed:
         if name not in found:
-            layout = f"expected are {' and '.join(SPLITS)}, each with {' and '.join(CLASSES)}"
+            layout = f"a data set needs {' and '.join(SPLITS)}, each with {' and '.join(CLASSES)}"
             raise DataError(f"{url}/{root} has no images in a folder '{name}'; {layout}.")

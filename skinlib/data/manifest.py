@@ -1,4 +1,4 @@
-"""What a data set consists of: the manifest, whose hash names the data wherever the files are."""
+"""The manifest: the contents of a data set, with a hash that identifies the data in every place."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ class RejectedFile(TypedDict):
 
 
 class ManifestSummary(TypedDict):
-    """The artifact `manifest`: what a run says about its data."""
+    """The artifact `manifest`: the data of a run."""
 
     hash: str
     n_images: int
@@ -31,15 +31,15 @@ class ManifestSummary(TypedDict):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a data set consists of; the tuples run in parallel, sorted by key.
+    """The contents of a data set, as parallel tuples sorted by key.
 
     Attributes:
         keys: Paths below the data set's URL.
-        sizes: Bytes of each file.
-        labels: Index into CLASSES.
+        sizes: Size of each file in bytes.
+        labels: Indices into CLASSES.
         splits: "train" or "test".
-        sha256: Of each file's bytes, in hex.
-        rejected: (key, reason) of the files that cannot be used; no part of the hash.
+        sha256: SHA-256 of each file's bytes, in hex.
+        rejected: (key, reason) of the files that cannot be used; not part of the hash.
     """
 
     keys: tuple[str, ...]
@@ -51,12 +51,12 @@ class Manifest:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over key, size, class, split and SHA-256 of every image, in hex."""
+        """SHA-256 over key, size, class, split and SHA-256 of all images, in hex."""
         classes = [CLASSES[label] for label in self.labels]
         return digest(list(zip(self.keys, self.sizes, classes, self.splits, self.sha256, strict=True)))
 
     def summary(self) -> ManifestSummary:
-        """Return hash, n_images, counts[split][class] and rejected (key, reason) as plain values."""
+        """Return hash, number of images, counts and rejected files as plain values."""
         counts = Counter(zip(self.splits, self.labels, strict=True))
         return {
             "hash": self.hash,
@@ -71,14 +71,14 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> "Manifest":
-        """Read what `to_json` wrote."""
+        """Read the output of `to_json`."""
         columns = json.loads(text)
         columns["rejected"] = map(tuple, columns["rejected"])
         return cls(**{name: tuple(column) for name, column in columns.items()})
 
 
-def place(key: str) -> tuple[str, int]:
-    """Return an image's split and label; an image in no split's folder is for test."""
+def split_and_label(key: str) -> tuple[str, int]:
+    """Return an image's split and label; without a split's folder, the split is "test"."""
     first, second = key.split("/")[:2]
     return (first, CLASSES.index(second)) if first in SPLITS else ("test", CLASSES.index(first))
 

@@ -1,12 +1,12 @@
-"""Reads, verifies and decodes every image once and stores the result as one array.
+"""Reads, verifies and decodes each image once, and stores all pixels as one array.
 
     URL --list_images--> Listing --prepare--> Manifest --open_packed--> PackedDataset
 
-The cache holds
+Files in the cache:
 
     skinlib/listings/<fingerprint>.json              the manifest hash of a listing and its rejected files
     skinlib/packed/<hash>-<settings>/images.npy      the decoded images, uint8 (N, 224, 224, 3)
-    skinlib/packed/<hash>-<settings>/manifest.json   written last: where it exists, the set is complete
+    skinlib/packed/<hash>-<settings>/manifest.json   written last, so that it exists only for a complete set
 """
 
 import fcntl
@@ -25,21 +25,21 @@ from numpy.typing import NDArray
 
 from skinlib.data.images import SETTINGS, SIDE, decode
 from skinlib.data.listing import Listing
-from skinlib.data.manifest import CLASSES, Manifest, place
+from skinlib.data.manifest import CLASSES, Manifest, split_and_label
 from skinlib.data.storage import Object, Store, map_ahead, open_store
 from skinlib.errors import DataError, StorageError
 from skinlib.progress import Progress, reported, silent
 
-MAX_FILE_BYTES = 100 << 20  # a stray archive among the images must not fill the memory
+MAX_FILE_BYTES = 100 << 20  # so that an archive left among the images does not fill the memory
 
 
 @dataclass(frozen=True)
 class PackedDataset:
-    """All images of a manifest, decoded.
+    """The decoded images of a manifest.
 
     Attributes:
-        images: uint8 (N, 224, 224, 3), RGB, in the manifest's order; mapped read-only from disk.
-        manifest: Without rejected files: they belong to a listing.
+        images: uint8 (N, 224, 224, 3), RGB, in the manifest's order; memory-mapped from disk, read-only.
+        manifest: Without rejected files, which belong to a listing.
     """
 
     images: NDArray[np.uint8]
@@ -47,7 +47,7 @@ class PackedDataset:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """int64 (N,), index into CLASSES."""
+        """Indices into CLASSES, int64 (N,)."""
         return np.array(self.manifest.labels, dtype=np.int64)
 
 
@@ -57,27 +57,23 @@ def prepare(
     max_rejected: float = 0.01,
     on_progress: Progress = silent,
 ) -> Manifest:
-    """Read, verify and decode every image once and store the packed set; if that was done before, read none.
+    """Read, verify and decode each image and store the packed set; if the cache has it already, read no image.
 
     Args:
         listing: From `list_images`.
-        cache: Where to keep the packed set; opened with `create`.
-        max_rejected: Largest share of files that may be unusable, from 0 and below 1.
-        on_progress: Called with (files done, all files) about twice a second, and at the end.
+        cache: Store for the packed set, opened with `create`.
+        max_rejected: Largest allowed fraction of unusable files, from 0 to below 1.
+        on_progress: Called with (files done, all files) about twice per second and at the end.
 
     Raises:
-        DataError: More than `max_rejected` of the files, or all of a class, cannot be used.
+        DataError: More than `max_rejected` of the files, or all files of a class, cannot be used.
         StorageError: A file cannot be read, or has changed since it was listed.
     """
     record_key = f"skinlib/listings/{listing.fingerprint}.json"
-    if cache.exists(record_key):
-        record = json.loads(cache.read(record_key))
-        if _is_complete(cache, record["hash"]):
-            manifest = Manifest.from_json(cache.read(f"{_folder(record['hash'])}/manifest.json"))
-            manifest = replace(manifest, rejected=tuple((key, reason) for key, reason in record["rejected"]))
-            _check_rejected(listing, manifest, max_rejected)
-            return manifest
-    with _workplace(cache) as folder:
+    if known := _known_manifest(cache, record_key):
+        _check_rejected(listing, known, max_rejected)
+        return known
+    with _scratch_folder(cache) as folder:
         manifest = _pack(listing, folder / "images.npy", on_progress)
         _check_rejected(listing, manifest, max_rejected)
         if not _is_complete(cache, manifest.hash):
@@ -88,13 +84,13 @@ def prepare(
 
 
 def open_packed(cache: Store, manifest_hash: str) -> PackedDataset:
-    """Open a packed set by its hash.
+    """Open a packed set by the hash of its manifest.
 
-    In a folder it is mapped in place. From S3 it is first downloaded to the directory for temporary files
-    (TMPDIR), once for all processes of a machine.
+    In a folder, the images are memory-mapped in place. From S3, they are first downloaded to the directory for
+    temporary files (TMPDIR), once for all processes of a machine.
 
     Raises:
-        StorageError: There is no such set, or it is not whole.
+        StorageError: The set does not exist or is damaged.
     """
     folder = _folder(manifest_hash)
     manifest = Manifest.from_json(cache.read(f"{folder}/manifest.json"))
@@ -115,8 +111,19 @@ def open_packed(cache: Store, manifest_hash: str) -> PackedDataset:
     return PackedDataset(images, manifest)
 
 
+def _known_manifest(cache: Store, record_key: str) -> Manifest | None:
+    """Return the manifest of a listing that was packed before, or None."""
+    if not cache.exists(record_key):
+        return None
+    record = json.loads(cache.read(record_key))
+    if not _is_complete(cache, record["hash"]):
+        return None
+    manifest = Manifest.from_json(cache.read(f"{_folder(record['hash'])}/manifest.json"))
+    return replace(manifest, rejected=tuple((key, reason) for key, reason in record["rejected"]))
+
+
 def _pack(listing: Listing, path: Path, on_progress: Progress) -> Manifest:
-    """Read and decode the images of a listing into a .npy file, one after the other."""
+    """Read and decode the images of a listing into a .npy file, with bounded memory."""
     limit = f"it is larger than {MAX_FILE_BYTES >> 20} MB"
     rejected = [(item.key, limit) for item in listing.objects if item.size > MAX_FILE_BYTES]
     objects = [item for item in listing.objects if item.size <= MAX_FILE_BYTES]
@@ -130,7 +137,7 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> Manifest:
                 rejected.append((item.key, image))
                 continue
             packed.write(image.data)
-            split_name, label = place(item.key)
+            split_name, label = split_and_label(item.key)
             rows.append((item.key, item.size, label, split_name, sha256))
         packed.seek(0)
         _write_header(packed, len(rows))
@@ -139,7 +146,7 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> Manifest:
 
 
 def _verify(file: tuple[Object, bytes | StorageError]) -> tuple[Object, str, NDArray[np.uint8] | str]:
-    """Return an object, its SHA-256 and its pixels, or the reason why it has none."""
+    """Return an object, its SHA-256, and its pixels or the reason why it has none."""
     item, data = file
     if isinstance(data, StorageError):
         raise data
@@ -151,7 +158,7 @@ def _verify(file: tuple[Object, bytes | StorageError]) -> tuple[Object, str, NDA
 
 
 def _write_header(file: BinaryIO, n_images: int) -> None:
-    # NumPy leaves room in the header for a growing first axis, so that its length is the same for any number.
+    # NumPy pads the header for a growing first axis, so that its length does not depend on the number of images.
     header = {"descr": "|u1", "fortran_order": False, "shape": (n_images, SIDE, SIDE, 3)}
     np.lib.format.write_array_header_1_0(file, header)
 
@@ -159,15 +166,15 @@ def _write_header(file: BinaryIO, n_images: int) -> None:
 def _check_rejected(listing: Listing, manifest: Manifest, max_rejected: float) -> None:
     total, lost = len(listing.objects), len(manifest.rejected)
     first = "; ".join(f"{key}: {reason}" for key, reason in manifest.rejected[:3])
-    remedy = f"mend or remove them, first {first}"
+    remedy = f"repair or remove them, for example {first}"
     if lost / total > max_rejected:
         raise DataError(
             f"{lost} of {total} files in {listing.url} cannot be used, "
-            f"more than max_rejected = {max_rejected:g} allows; {remedy}."
+            f"which is more than max_rejected = {max_rejected:g} allows; {remedy}."
         )
     usable = set(zip(manifest.splits, manifest.labels, strict=True))
-    for split_name, label in sorted({place(item.key) for item in listing.objects} - usable):
-        raise DataError(f"no file in {listing.url}/{split_name}/{CLASSES[label]} can be used; {remedy}.")
+    for split_name, label in sorted({split_and_label(item.key) for item in listing.objects} - usable):
+        raise DataError(f"All files in {listing.url}/{split_name}/{CLASSES[label]} are unusable; {remedy}.")
 
 
 def _folder(manifest_hash: str) -> str:
@@ -180,19 +187,19 @@ def _is_complete(cache: Store, manifest_hash: str) -> bool:
 
 
 @contextmanager
-def _workplace(cache: Store) -> Iterator[Path]:
-    """Give a folder to build in, on the disk of a local cache so that the result needs only a rename."""
+def _scratch_folder(cache: Store) -> Iterator[Path]:
+    """Give a temporary folder, on the disk of a local cache so that the result only has to be renamed."""
     parent = cache.local_path / "skinlib/packed" if cache.local_path else Path(tempfile.gettempdir())
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=parent, prefix=".building-") as folder:
             yield Path(folder)
     except OSError as error:
-        raise StorageError(f"the images cannot be packed in {parent}: {error.strerror}; make room there.") from error
+        raise StorageError(f"The images cannot be packed in {parent} ({error.strerror}); make room there.") from error
 
 
 def _publish(cache: Store, images: Path, manifest: Manifest) -> None:
-    """Store a packed set; several processes may do so at once, since all write the same bytes."""
+    """Store a packed set; several processes may do this at once, because all write the same bytes."""
     folder = _folder(manifest.hash)
     if cache.local_path:
         target = cache.local_path / folder

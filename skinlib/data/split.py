@@ -11,7 +11,7 @@ from skinlib.errors import DataError
 
 @dataclass(frozen=True)
 class Split:
-    """Which images serve what: int64 indices into the manifest, ascending and disjoint."""
+    """Indices into the manifest: int64, ascending and disjoint."""
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -19,19 +19,19 @@ class Split:
 
 
 def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: float, seed: int) -> Split:
-    """Hold back a part of the training images for validation: stratified, and no group on both sides.
+    """Hold out part of the training images for validation: stratified by class, with whole groups.
 
-    Scikit-learn's StratifiedGroupKFold cuts them into round(1 / `validation_fraction`) folds, of which the first
-    validates. The order of the images does not matter.
+    Scikit-learn's StratifiedGroupKFold makes round(1 / `validation_fraction`) folds of the training images; the first
+    fold becomes the validation set. The result does not depend on the order of the images.
 
     Args:
-        manifest: The images; those of "test" stay what they are.
-        groups: int (N,), equal for images that show the same; a group may reach into "test".
-        validation_fraction: Share of the training images, above 0 and at most 0.5.
-        seed: Another seed, another choice.
+        manifest: The images; the test images stay the test set.
+        groups: int64 (N,), equal for images of the same lesion; a group may include test images.
+        validation_fraction: Fraction of the training images, above 0 and at most 0.5.
+        seed: Selects the validation images.
 
     Raises:
-        DataError: There are too few training images or groups for both classes to be on both sides.
+        DataError: There are too few training images or groups to have both classes in both sets.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -43,18 +43,18 @@ def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: fl
         n_groups = len(np.unique(groups[train][labels[train] == label]))
         if n_groups < folds:
             raise DataError(
-                f"train/{name} has {n_groups} usable images that differ; add some, for a validation fraction of "
-                f"{validation_fraction:g} needs {folds}."
+                f"train/{name} has {n_groups} distinct images, but a validation fraction of {validation_fraction:g} "
+                f"needs {folds}; add images or choose a larger fraction."
             )
-    # Numbered as they come by key, since the folds depend on the numbers.
+    # Numbered in the order of the keys, because the folds depend on the numbers.
     numbered = number_groups(groups[train])
     folding = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     rest, validation = next(folding.split(train, labels[train], numbered))
     for part, name in ((rest, "training"), (validation, "validation")):
         if len(np.unique(labels[train][part])) < len(CLASSES):
             raise DataError(
-                f"The {name} part would hold one class alone, since whole groups of look-alike images are kept "
-                "together; add images or choose another validation fraction."
+                f"The {name} set would have only one class, because groups of look-alike images stay together; "
+                "add images or choose another validation fraction."
             )
     test = [index for index, name in enumerate(manifest.splits) if name == "test"]
     parts = {"train": train[rest], "validation": train[validation], "test": np.array(test, dtype=np.int64)}
@@ -62,6 +62,6 @@ def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: fl
 
 
 def number_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number groups, int (N,), from 0 in the order of their first members."""
+    """Renumber groups, int64 (N,), from 0 in the order of their first members."""
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)

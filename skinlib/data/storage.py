@@ -1,6 +1,6 @@
-"""URLs to bytes: one small interface to S3, S3-compatible stores and local folders.
+"""One small interface to S3, S3-compatible stores and local folders.
 
-obstore moves the bytes; boto3 only reads the AWS configuration: credentials, endpoint and region.
+obstore moves the bytes. boto3 only reads the AWS configuration (credentials, endpoint and region) and checks access.
 """
 
 import builtins
@@ -22,8 +22,8 @@ from obstore.store import LocalStore, S3Store
 
 from skinlib.errors import StorageError
 
-PART_BYTES = 16 << 20  # an object up to this size is written in one request, so that its ETag is its MD5
-OPEN_TIMEOUT = 4  # seconds, twice
+PART_BYTES = 16 << 20  # objects up to this size are written in one request, so that their ETag is their MD5
+OPEN_TIMEOUT = 4  # seconds per attempt, at most 2 attempts
 REQUEST_TIMEOUT = timedelta(seconds=60)
 RETRIES = 5
 
@@ -45,12 +45,12 @@ _REASONS = {  # S3's error codes
 
 @dataclass(frozen=True)
 class Object:
-    """One object of a store, as it was when listed.
+    """One object of a store, at the time of the listing.
 
     Attributes:
         key: Path below the store's root, separated by "/".
         size: Bytes.
-        etag: Changes whenever the content does; on S3 mostly the MD5, in a folder inode, time and size.
+        etag: Changes when the content changes; on S3 usually the MD5, in a folder made of inode, time and size.
     """
 
     key: str
@@ -60,11 +60,11 @@ class Object:
 
 @dataclass(frozen=True)
 class Store:
-    """A bucket's prefix or a folder, made by `open_store`; every method may raise StorageError.
+    """A bucket's prefix or a folder, from `open_store`; every method may raise StorageError.
 
     Attributes:
-        url: "s3://bucket/prefix", or the absolute path of a folder; without a slash at the end.
-        local_path: The folder, None on S3.
+        url: "s3://bucket/prefix" or the absolute path of a folder, without a slash at the end.
+        local_path: The folder; None on S3.
     """
 
     url: str
@@ -72,10 +72,10 @@ class Store:
     _backend: S3Store | LocalStore = field(repr=False)
 
     def list(self, prefix: str = "") -> builtins.list[Object]:
-        """Return all objects below `prefix` (whole path segments), sorted by key, hidden ones included.
+        """Return all objects below `prefix` (whole path segments), sorted by key, including hidden ones.
 
-        Empty objects that stand for folders (S3 consoles make them) are left out, and so are local names that
-        end in # and digits: obstore's own unfinished writes.
+        Leaves out the empty objects that S3 consoles create for folders, and local names that end in # and digits,
+        which are unfinished writes of obstore.
         """
         with self._explained(prefix, "listed"):
             found = self._backend.list(prefix or None).collect()
@@ -84,16 +84,16 @@ class Store:
         return sorted((o for o in objects if o.size or o.key not in folders), key=lambda o: o.key)
 
     def read(self, key: str, etag: str | None = None) -> bytes:
-        """Return an object's bytes; with `etag`, a StorageError if it has changed since it was listed."""
+        """Return an object's bytes; with `etag`, raise StorageError if it has changed since the listing."""
         with self._explained(key, "read"):
             return self._backend.get(key, options={"if_match": etag} if etag else None).bytes().to_bytes()
 
     def read_many(
         self, objects: Iterable[Object], concurrency: int = 32
     ) -> Iterator[tuple[Object, bytes | StorageError]]:
-        """Yield each object with its bytes, or with the reason why it could not be read, in the order given.
+        """Yield each object with its bytes, or with the error if it could not be read, in the given order.
 
-        At most 2 * `concurrency` objects are held in memory.
+        Holds at most 2 * `concurrency` objects in memory.
         """
 
         def read(item: Object) -> tuple[Object, bytes | StorageError]:
@@ -105,8 +105,8 @@ class Store:
         return map_ahead(read, objects, concurrency)
 
     def exists(self, key: str) -> bool:
-        """Tell whether there is an object `key`."""
-        with self._explained(key, "found"):
+        """Return whether the object exists."""
+        with self._explained(key, "looked up"):
             try:
                 self._backend.head(key)
             except FileNotFoundError:
@@ -114,17 +114,17 @@ class Store:
             return True
 
     def write(self, key: str, data: bytes) -> None:
-        """Write an object at once: readers see the old content or the new, never a part."""
+        """Write an object atomically: readers see the old or the new content, never a part of it."""
         with self._explained(key, "written"):
             self._backend.put(key, data, use_multipart=False)
 
     def upload(self, key: str, path: Path) -> None:
-        """Write a file of any size, in parallel parts; the object appears when it is whole."""
+        """Write a file of any size, in parallel parts; the object appears when it is complete."""
         with self._explained(key, "written"):
             self._backend.put(key, path, chunk_size=PART_BYTES, max_concurrency=4)
 
     def download(self, key: str, path: Path) -> None:
-        """Read an object of any size into a file, in parallel ranges; the file appears when it is whole."""
+        """Read an object of any size into a file, in parallel ranges; the file appears when it is complete."""
         with self._explained(key, "read"):
             entry = self._backend.head(key)
             size, etag = entry["size"], entry["e_tag"]
@@ -145,7 +145,7 @@ class Store:
                 part.replace(path)
 
     def delete(self, prefix: str) -> int:
-        """Delete all objects below `prefix`, which must not be empty; return their number."""
+        """Delete all objects below `prefix` and return their number; an empty prefix is a ValueError."""
         if not prefix.strip("/"):
             raise ValueError("delete needs a prefix: an empty one would delete the whole store")
         keys = [item.key for item in self.list(prefix)]
@@ -155,6 +155,7 @@ class Store:
 
     @contextmanager
     def _explained(self, key: str, verb: str) -> Iterator[None]:
+        """Turn the errors of obstore and the system into a StorageError that names the object."""
         try:
             yield
         except (BaseError, OSError, ValueError) as error:
@@ -166,13 +167,13 @@ def open_store(url: str, *, create: bool = False, endpoint_url: str | None = Non
     """Open a bucket's prefix or a folder.
 
     Args:
-        url: "s3://bucket/prefix", "file:///folder" or a path, which may start with "~" or be relative.
-        create: Make the folder, or accept a prefix below which there is nothing yet. Buckets are never made.
-        endpoint_url: Address of an S3-compatible server; else what the AWS configuration says.
+        url: "s3://bucket/prefix", "file:///folder" or a path, which may be relative or start with "~".
+        create: Create the folder, or accept an empty prefix. Buckets are never created.
+        endpoint_url: Address of an S3-compatible server; by default the one in the AWS configuration.
 
     Raises:
-        StorageError: No such bucket, prefix or folder; no, expired or refused credentials; no permission; no
-            answer (after at most 10 s); a URL of another kind.
+        StorageError: The bucket, prefix or folder does not exist; credentials are missing, expired or refused;
+            permissions are missing; the server does not answer (within 10 s); the URL is of another kind.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -185,7 +186,7 @@ def open_store(url: str, *, create: bool = False, endpoint_url: str | None = Non
 
 
 def map_ahead(function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
-    """Yield `function(item)` for each item, in order; threads work at most 2 * `threads` items ahead."""
+    """Yield `function(item)` for each item, in order; the threads work at most 2 * `threads` items ahead."""
     pool = ThreadPoolExecutor(threads)
     waiting: deque[Future[_Result]] = deque()
     try:
@@ -212,7 +213,7 @@ def _open_folder(folder: str, create: bool) -> Store:
 
 
 def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
-    import boto3  # 0.3 s, and of no use to those who work in folders
+    import boto3  # takes 0.3 s, and folders do not need it
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
     from obstore.auth.boto3 import Boto3CredentialProvider
@@ -220,7 +221,7 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
     bucket, _, prefix = location.partition("/")
     prefix = prefix.strip("/")
     if not bucket or "@" in bucket:
-        raise StorageError("An s3:// URL has the form s3://bucket/prefix, without credentials; correct it.")
+        raise StorageError("An s3:// URL must have the form s3://bucket/prefix, without credentials; correct it.")
     url = f"s3://{bucket}/{prefix}".rstrip("/")
     config = Config(
         connect_timeout=OPEN_TIMEOUT,
@@ -231,13 +232,13 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
     try:
         session = boto3.Session()
         client = session.client("s3", endpoint_url=endpoint_url, config=config)
-        # Unlike HeadBucket, a listing says why it is refused.
+        # Unlike HeadBucket, a listing says why it was refused.
         answer = client.list_objects_v2(Bucket=bucket, Prefix=prefix and f"{prefix}/", MaxKeys=1)
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         region = headers.get("x-amz-bucket-region", client.meta.region_name)
         if region != client.meta.region_name:
             client = session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
-        # botocore renews credentials 10 minutes before they expire: kept longer, they would expire in use.
+        # botocore renews credentials 10 minutes before they expire; cached for longer, they could expire in use.
         credentials = Boto3CredentialProvider(session, ttl=timedelta(minutes=10))
     except NoCredentialsError as error:
         raise StorageError(f"There are no AWS credentials for {url}; {AWS_CREDENTIALS_ADVICE}.") from error
@@ -263,13 +264,16 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
 
 
 def _reason(error: Exception) -> str:
-    """Turn an error of obstore, botocore or the system into the second half of a sentence."""
+    """Describe an error of obstore, botocore or the system as a clause, to complete a sentence.
+
+    obstore's errors have no fields for S3's code and message, so that this reads them from the text.
+    """
     text = str(error)
     code = re.search(r"<Code>(\w+)</Code>|An error occurred \((\w+)\)", text)
     if code and (code[1] or code[2]) in _REASONS:
         return _REASONS[code[1] or code[2]]
     if isinstance(error, PreconditionError):
-        return "it has changed since it was listed; run again when nothing writes to it"
+        return "it has changed since it was listed; run again when no process writes to it"
     if isinstance(error, PermissionDeniedError):
         return _DENIED
     if isinstance(error, UnauthenticatedError):
@@ -279,6 +283,6 @@ def _reason(error: Exception) -> str:
     if message := re.search(r"<Message>(.+?)\.?</Message>", text):
         return message[1]
     if re.search(r"kind: (Timeout|Connect|Request)|timeout on endpoint|connect to the endpoint", text):
-        return "no answer from the server, although asked again; check the network and AWS_ENDPOINT_URL"
+        return "no answer from the server after several attempts; check the network and AWS_ENDPOINT_URL"
     first = " ".join(text.split("\n\nDebug source")[0].split()).rstrip(".")
-    return re.sub(r"//[^/@\s]*@", "//", first)  # an endpoint's URL may hold a password
+    return re.sub(r"//[^/@\s]*@", "//", first)  # an endpoint's URL may contain a password

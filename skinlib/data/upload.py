@@ -1,23 +1,28 @@
-"""Copies a folder to a bucket and skips what is already there."""
+"""Copies a folder to a bucket, except files that are already there."""
 
 import hashlib
 from pathlib import Path
+from typing import TypedDict
 
 from skinlib.data.listing import is_hidden
 from skinlib.data.storage import PART_BYTES, Object, map_ahead, open_store
 from skinlib.progress import Progress, reported, silent
 
 
-def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> dict[str, int]:
-    """Copy every file of a folder that is not hidden to a URL, under the same relative key.
+class UploadCounts(TypedDict):
+    """Number of files by what happened to them."""
 
-    Files that are there already, with the same size and MD5, are left alone.
+    uploaded: int
+    unchanged: int
 
-    Returns:
-        {"uploaded": n, "unchanged": n}
+
+def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> UploadCounts:
+    """Copy all files of a folder, except hidden ones, to a URL, with their paths as keys.
+
+    Files that exist there with the same size and MD5 are not copied again.
 
     Raises:
-        StorageError: The folder cannot be read or the URL not be written; files copied by then stay.
+        StorageError: The folder cannot be read or the URL cannot be written; files already copied stay there.
     """
     source, target = open_store(str(folder)), open_store(url, create=True)
     present = {item.key: item for item in target.list()}
@@ -37,7 +42,7 @@ def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> dic
 
 
 def _md5_etag(path: Path) -> str:
-    """Work out the ETag that S3 gives to a file which `Store.upload` has sent."""
+    """Compute the ETag that S3 gives a file uploaded with `Store.upload`."""
     with path.open("rb") as file:
         parts = [hashlib.md5(part).digest() for part in iter(lambda: file.read(PART_BYTES), b"")]
     if len(parts) > 1:

@@ -1,3 +1,5 @@
+"""Near-duplicates: changed copies are found, different lesions are not, and the order does not matter."""
+
 import csv
 import io
 import os
@@ -96,13 +98,13 @@ def test_identical_images_are_those_with_the_same_pixels(lesions):
     assert duplicates.near(images) == [(0, 3), (0, 5), (1, 4), (3, 5)]
 
 
-def test_more_copies_than_the_search_looks_at_are_all_found(lesions):
+def test_more_copies_than_the_search_compares_are_all_found(lesions):
     copies = np.repeat(lesions[:1], duplicates.NEAREST + 4, axis=0)
     changed = np.asarray(flipped(Image.fromarray(lesions[0])))[None]
     assert duplicates.near(np.concatenate([copies, changed])) == list(combinations(range(len(copies) + 1), 2))
 
 
-def test_the_pairs_of_very_many_copies_grow_with_their_number_and_join_them_all():
+def test_the_pairs_of_very_many_copies_grow_linearly_and_connect_them_all():
     images = np.zeros((duplicates.COPIES + 500, 32, 32, 3), np.uint8)
     pairs = duplicates.identical(images)
     assert duplicates.near(images) == pairs
@@ -110,13 +112,13 @@ def test_the_pairs_of_very_many_copies_grow_with_their_number_and_join_them_all(
     assert {image for pair in pairs for image in pair} == set(range(len(images)))
 
 
-def test_blank_images_are_like_nothing(lesions):
+def test_blank_images_resemble_none(lesions):
     blank = [np.full((224, 224, 3), level, np.uint8) for level in (0, 128, 255)]
     assert duplicates.near(np.concatenate([lesions[:2], np.stack(blank)])) == []
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_fewer_than_two_images_hold_no_pair(lesions, count):
+def test_fewer_than_two_images_have_no_pairs(lesions, count):
     assert duplicates.near(lesions[:count]) == duplicates.identical(lesions[:count]) == []
 
 
@@ -126,7 +128,7 @@ def test_progress_ends_with_all_distinct_images(lesions):
     assert seen[-1] == (24, 24)
 
 
-def test_the_duplicates_of_the_real_images_are_found(tmp_path):
+def test_the_known_duplicates_of_the_real_images_are_found(tmp_path):
     folder = os.environ.get("SKINLIB_TEST_IMAGES")
     if not folder or not Path(folder, "near_duplicates.csv").exists():
         pytest.skip("SKINLIB_TEST_IMAGES does not name a folder with the real images and near_duplicates.csv")
@@ -137,4 +139,4 @@ def test_the_duplicates_of_the_real_images_are_found(tmp_path):
     with Path(folder, "near_duplicates.csv").open() as file:
         known = {frozenset((row["image_a"], row["image_b"])) for row in csv.DictReader(file)}
     assert len(known & found) >= 0.95 * len(known)
-    assert len(found) < 220  # 183, all of them right, when looked at
+    assert len(found) < 220  # 183 at the time of writing, all correct by eye

@@ -1,3 +1,5 @@
+"""The audit: duplicates, leaks and label conflicts are found, and groups join them."""
+
 import json
 
 import numpy as np
@@ -11,7 +13,7 @@ from skinlib.errors import DataError
 
 
 def packed(images):
-    """A packed set of {key: pixels}, sorted by key as every manifest is."""
+    """Make a packed set from {key: pixels}, sorted by key like every manifest."""
     keys = tuple(sorted(images))
     places = [key.split("/") for key in keys]
     return PackedDataset(
@@ -39,7 +41,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def flawed(images):
-    """The eight, of which one lies in three places, and another one turned in another class of the other split."""
+    """The eight, with two more copies of one, and a turned copy of another in the other class and split."""
     copied, turned = images["train/benign/1.jpg"], images["train/malignant/1.jpg"][::-1]
     return audit_images(
         packed(images | {"train/benign/3.jpg": copied, "test/malignant/3.jpg": copied, "test/benign/3.jpg": turned})
@@ -101,7 +103,7 @@ def test_a_chain_of_duplicates_is_one_group(images):
 
 
 def test_a_test_image_is_a_twin_if_a_chain_of_any_length_leads_to_train(images, monkeypatch):
-    # Of many look-alikes the search compares each with some.
+    # Among many look-alikes, the search compares each image with some of the others only.
     keys = sorted(images)
     chain = [keys.index(f"{key}.jpg") for key in ("test/benign/1", "test/benign/2", "train/benign/1")]
     monkeypatch.setattr("skinlib.audit.duplicates.near", lambda *_: [(chain[0], chain[1]), (chain[1], chain[2])])
@@ -119,16 +121,8 @@ def test_counts_and_statistics_are_by_split_and_class(images):
     assert found.statistics["test"]["benign"]["deviation of blue"] == pytest.approx(deviations.mean(), abs=1e-3)
 
 
-def test_as_a_dictionary_it_goes_through_json_without_its_arrays(flawed):
+def test_the_summary_survives_json_and_has_no_arrays(flawed):
     values = flawed.summary()
     assert {"groups", "twins", "colours"}.isdisjoint(values)
     assert values["n_groups"] == 8
     assert json.loads(json.dumps(values))["leaks"][0] == ["train/benign/1.jpg", "test/malignant/3.jpg"]
-
-
-def test_the_text_names_a_few_pairs_and_counts_the_rest(flawed):
-    text = flawed.to_text(shortcut_auroc=None, limit=2)
-    assert "Identical: 3 pairs\n  test/malignant/3.jpg  train/benign/1.jpg\n" in text
-    assert "  and 1 more, which --json names" in text
-    assert "Nearly identical: 1 pair\n" in text
-    assert "AUROC undefined" in text

@@ -1,4 +1,4 @@
-"""The baseline from colours alone: right statistics, an honest fit, and how far other images are."""
+"""The colour baseline: its statistics, its fit, and the distance of other images."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_colours_are_the_mean_and_deviation_of_each_channel():
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.permutations(range(8)), st.integers(0, 3))
-def test_colours_know_neither_place_nor_orientation(order, turns):
+def test_colours_do_not_depend_on_order_or_orientation(order, turns):
     # Sums of float32 depend a little on their order.
     turned = np.rot90(IMAGES[:8][list(order)], turns, axes=(1, 2))
     np.testing.assert_allclose(shortcut.colours(turned), shortcut.colours(IMAGES[:8])[list(order)], atol=1e-6)
@@ -45,7 +45,7 @@ def test_probabilities_are_those_of_a_logistic_regression_on_standardised_colour
     assert 0.65 < roc_auc_score(labels[score], found) < 0.9
 
 
-def test_a_statistic_that_does_not_differ_has_no_part():
+def test_a_constant_statistic_is_ignored():
     colours, labels = made(200)
     colours[:, 3] = 0.4
     learnt = shortcut.fit(colours, labels)
@@ -53,13 +53,13 @@ def test_a_statistic_that_does_not_differ_has_no_part():
     np.testing.assert_allclose(shortcut.probabilities(other, learnt), shortcut.probabilities(colours, learnt))
 
 
-def test_what_is_learnt_goes_through_json_unchanged():
+def test_the_fitted_baseline_survives_json():
     colours, labels = made(50)
     learnt = shortcut.fit(colours, labels)
     assert json.loads(json.dumps(learnt)) == learnt
 
 
-def test_distance_counts_in_deviations_of_the_training_images():
+def test_distance_is_in_standard_deviations_of_the_training_images():
     colours, labels = made(1000)
     rows = shortcut.distance(colours + np.eye(6)[0] * 0.3, shortcut.fit(colours, labels))
     assert rows[0]["statistic"] == "mean of red"
@@ -68,6 +68,6 @@ def test_distance_counts_in_deviations_of_the_training_images():
     assert rows[0]["here"] - rows[0]["training"] == pytest.approx(0.3)
 
 
-def test_distance_is_undefined_where_the_training_images_do_not_differ():
+def test_distance_is_undefined_if_the_training_images_do_not_differ():
     rows = shortcut.distance(np.full((4, 6), 0.6), shortcut.fit(np.full((6, 6), 0.5), np.arange(6) % 2))
     assert [row["deviations"] for row in rows] == [None] * 6

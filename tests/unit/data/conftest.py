@@ -16,7 +16,7 @@ in_both = pytest.mark.parametrize("new_store", ["folder", "s3"], indirect=True)
 
 
 def picture(number: int) -> bytes:
-    """A small PNG; another number, another picture."""
+    """Make a small PNG; each number gives another picture."""
     pixels = np.random.default_rng(number).integers(0, 256, (40, 44, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -24,7 +24,7 @@ def picture(number: int) -> bytes:
 
 
 def fill(store: Store, names: tuple[str, ...] = ("1.png", "2.png", "3.png")) -> None:
-    """Write a picture of each name to each class folder."""
+    """Write a picture with each name to each class folder."""
     for number, key in enumerate(f"{folder}/{name}" for folder in FOLDERS for name in names):
         store.write(key, picture(number))
 
@@ -33,7 +33,7 @@ def fill(store: Store, names: tuple[str, ...] = ("1.png", "2.png", "3.png")) -> 
 def new_store(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Store]:
-    """A function that gives an empty store of a name, on S3 if asked; temporary files stay in the test."""
+    """A function that opens an empty store by name, on S3 if requested; temporary files stay in the test."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     on_s3 = getattr(request, "param", "folder") == "s3"

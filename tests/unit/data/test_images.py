@@ -1,4 +1,4 @@
-"""Images: whatever the encoding, the pixels are those that a viewer shows; what is not whole is refused."""
+"""Images: in every format, the pixels are those that a viewer shows; incomplete files are refused."""
 
 import io
 import struct
@@ -17,7 +17,7 @@ from skinlib.data.images import SIDE, decode, fit
 from skinlib.errors import DataError
 
 _ROW, _COLUMN = np.mgrid[:SIDE, :SIDE].astype(np.uint8)
-SCENE = np.stack([_COLUMN, _ROW, 255 - (_ROW // 2 + _COLUMN // 2)], axis=-1)  # no two corners alike
+SCENE = np.stack([_COLUMN, _ROW, 255 - (_ROW // 2 + _COLUMN // 2)], axis=-1)  # all corners differ
 GREY = np.repeat(_ROW[..., None], 3, axis=-1)
 
 
@@ -122,7 +122,7 @@ def test_exif_orientation_is_applied(orientation: int, upright: NDArray[np.uint8
     np.testing.assert_array_equal(decode(encode(SCENE, exif=exif)), upright)
 
 
-def test_a_phone_photo_with_a_preview_behind_it_is_read() -> None:
+def test_a_phone_photo_with_a_preview_is_read() -> None:
     preview = Image.fromarray(GREY)
     data = encode(SCENE, "MPO", save_all=True, append_images=[preview], quality=95)
     assert largest_difference(decode(data), SCENE) <= 10
@@ -133,7 +133,7 @@ def test_fit_keeps_an_image_of_the_right_size() -> None:
 
 
 @pytest.mark.parametrize("shape", [(SIDE, SIDE + 101), (SIDE + 100, SIDE)])
-def test_fit_only_crops_where_the_short_side_is_right(shape: tuple[int, int]) -> None:
+def test_fit_only_crops_if_the_short_side_has_the_right_length(shape: tuple[int, int]) -> None:
     top, left = (shape[0] - SIDE) // 2, (shape[1] - SIDE) // 2
     wide = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     np.testing.assert_array_equal(fit(wide), wide[top : top + SIDE, left : left + SIDE])
@@ -161,7 +161,7 @@ def test_decode_gives_the_same_for_any_frame_around_the_square() -> None:
         (b"", "the file is empty"),
         (b"name,label\n1,benign\n" * 50, "it is not an image"),
         (b"%PDF-1.7 " + bytes(500), "it is not an image"),
-        (encode(SCENE[:31]), "it is too small: 224x31 pixels, at least 32 a side are needed"),
+        (encode(SCENE[:31]), "it is too small: 224x31 pixels, at least 32 per side are needed"),
         (encode(np.dstack([SCENE, _ROW])), "it has translucent pixels"),
         (encode(Image.fromarray(SCENE).quantize(16), transparency=3), "it has translucent pixels"),
         (encode(SCENE, "GIF", save_all=True, append_images=[Image.fromarray(GREY)]), "it has several frames"),
@@ -174,7 +174,7 @@ def test_decode_gives_the_same_for_any_frame_around_the_square() -> None:
         (encode(_ROW.astype(np.int32), "TIFF"), "the range of its 32-bit pixels is unknown"),
     ],
 )
-def test_what_cannot_be_read_rightly_is_refused(data: bytes, reason: str) -> None:
+def test_what_cannot_be_decoded_correctly_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=f"^{reason}$"):
         decode(data)
 
@@ -183,11 +183,11 @@ def test_what_cannot_be_read_rightly_is_refused(data: bytes, reason: str) -> Non
 @pytest.mark.parametrize("progressive", [False, True])
 def test_a_truncated_jpeg_is_refused(lost: int, progressive: bool) -> None:
     data = encode(SCENE, "JPEG", progressive=progressive)
-    with pytest.raises(DataError, match="it is damaged or cut short"):
+    with pytest.raises(DataError, match="it is damaged or truncated"):
         decode(data[:-lost])
 
 
-def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     data = encode(SCENE)
     monkeypatch.setattr(images, "MAX_PIXELS", SIDE * SIDE - 1)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("was decoded"))
@@ -198,7 +198,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch)
 _FILES = [encode(SCENE[:48, :48], format) for format in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")]
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about damaged tags
+@pytest.mark.filterwarnings("ignore::UserWarning")  # from Pillow, about damaged tags
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.sampled_from(_FILES), st.integers(0), st.binary(min_size=1, max_size=8), st.integers(0))
 def test_damaged_bytes_give_an_image_or_a_reason(data: bytes, place: int, damage: bytes, end: int) -> None:

@@ -22,7 +22,7 @@ from tests.unit.data.conftest import fill, in_both, picture
 
 
 @in_both
-def test_the_packed_set_holds_what_the_files_hold(data: Store, cache: Store) -> None:
+def test_the_packed_set_has_the_pixels_of_the_files(data: Store, cache: Store) -> None:
     listing = list_images(data.url)
     manifest = prepare(listing, cache)
     packed = open_packed(cache, manifest.hash)
@@ -57,14 +57,14 @@ def test_known_data_is_not_read_again(data: Store, cache: Store, monkeypatch: py
 
 
 @in_both
-def test_a_lost_packed_set_is_made_again(data: Store, cache: Store) -> None:
+def test_a_deleted_packed_set_is_made_again(data: Store, cache: Store) -> None:
     manifest = prepare(list_images(data.url), cache)
     cache.delete("skinlib/packed")
     assert prepare(list_images(data.url), cache) == manifest
     assert len(open_packed(cache, manifest.hash).images) == 12
 
 
-def test_the_hash_is_that_of_the_usable_images(data: Store, cache: Store) -> None:
+def test_the_hash_depends_on_the_usable_images_only(data: Store, cache: Store) -> None:
     clean = prepare(list_images(data.url), cache)
     data.write("test/benign/broken.png", picture(5)[:500])
     dirty = prepare(list_images(data.url), cache, max_rejected=0.5)
@@ -75,7 +75,7 @@ def test_the_hash_is_that_of_the_usable_images(data: Store, cache: Store) -> Non
 def test_rejected_files_leave_no_gap(data: Store, cache: Store) -> None:
     for key in ("train/benign/1.png", "train/benign/2.png", "test/malignant/3.png"):
         data.write(key, b"")
-    manifest = prepare(list_images(data.url), cache, max_rejected=0.5)  # 12 files, 9 images: one digit less
+    manifest = prepare(list_images(data.url), cache, max_rejected=0.5)  # 12 files but 9 images: one digit fewer
     images = open_packed(cache, manifest.hash).images
     assert dict(manifest.rejected)["train/benign/2.png"] == "the file is empty"
     np.testing.assert_array_equal(images, [decode(data.read(key)) for key in manifest.keys])
@@ -95,10 +95,10 @@ def test_too_many_rejected_files_are_an_error_for_known_data_too(data: Store, ca
         prepare(list_images(data.url), cache)
 
 
-def test_a_class_that_is_lost_is_an_error(data: Store, cache: Store) -> None:
+def test_a_class_without_usable_files_is_an_error(data: Store, cache: Store) -> None:
     for name in ("1.png", "2.png", "3.png"):
         data.write(f"test/malignant/{name}", b"")
-    with pytest.raises(DataError, match=r"no file in .*data/test/malignant can be used"):
+    with pytest.raises(DataError, match=r"All files in .*data/test/malignant are unusable"):
         prepare(list_images(data.url), cache, max_rejected=0.5)
 
 
@@ -111,7 +111,7 @@ def test_a_huge_file_is_not_read(data: Store, cache: Store, monkeypatch: pytest.
 
 @in_both
 @pytest.mark.parametrize("change", ["replaced", "deleted"])
-def test_an_image_that_changes_after_listing_stops_all(data: Store, cache: Store, change: str) -> None:
+def test_an_image_that_changes_after_listing_stops_the_packing(data: Store, cache: Store, change: str) -> None:
     listing = list_images(data.url)
     data.delete("test/benign")
     if change == "replaced":
@@ -121,7 +121,7 @@ def test_an_image_that_changes_after_listing_stops_all(data: Store, cache: Store
     assert cache.list() == []
 
 
-def test_progress_ends_with_everything(data: Store, cache: Store) -> None:
+def test_progress_ends_with_all_files(data: Store, cache: Store) -> None:
     calls: list[tuple[int, int]] = []
     prepare(list_images(data.url), cache, on_progress=lambda done, total: calls.append((done, total)))
     assert calls[-1] == (12, 12)
@@ -148,7 +148,7 @@ print(prepare(list_images(url), open_store(cache, create=True), on_progress=on_p
 
 @in_both
 @pytest.mark.parametrize("moment", ["reading", "manifest.json", "listings"])
-def test_a_killed_process_leaves_nothing_that_looks_whole(data: Store, cache: Store, moment: str) -> None:
+def test_a_killed_process_leaves_nothing_that_looks_complete(data: Store, cache: Store, moment: str) -> None:
     command = [sys.executable, "-c", CHILD, data.url, cache.url, moment]
     assert subprocess.run(command, env=_environment()).returncode == -9
     assert not any("listings" in item.key for item in cache.list())
@@ -205,7 +205,7 @@ def test_a_damaged_set_is_an_error(data: Store, cache: Store) -> None:
 
 @pytest.fixture
 def real_images() -> Path:
-    """The folder of the real data set, where there is one."""
+    """The folder of the real data set, if there is one."""
     folder = os.environ.get("SKINLIB_TEST_IMAGES")
     if not folder:
         pytest.skip("SKINLIB_TEST_IMAGES does not name a folder with the real images")

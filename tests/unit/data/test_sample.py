@@ -1,4 +1,4 @@
-"""The synthetic sample: reproducible, laid out as real data, and hard enough to mean something."""
+"""The synthetic sample: reproducible, with the layout of real data, and not too easy."""
 
 import threading
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_an_image_drawn_alone_is_the_one_in_the_set(folder: Path, tmp_path: Path
     assert alone.read_bytes() == (folder / "test" / "malignant" / "7.jpg").read_bytes()
 
 
-def test_the_set_is_laid_out_as_the_data_set_expects(folder: Path) -> None:
+def test_the_set_has_the_layout_that_listing_expects(folder: Path) -> None:
     keys = [item.key for item in list_images(str(folder)).objects]
     counts = {"train/benign": 109, "train/malignant": 91, "test/benign": 82, "test/malignant": 68}
     assert sorted(keys) == sorted(f"{where}/{i}.jpg" for where, n in counts.items() for i in range(1, n + 1))
@@ -75,11 +75,11 @@ def test_every_image_is_a_square_rgb_jpeg(folder: Path) -> None:
     assert kinds == {("JPEG", "RGB", (224, 224))}
 
 
-def test_the_folder_says_that_its_images_are_synthetic(folder: Path) -> None:
+def test_the_folder_says_that_the_images_are_synthetic(folder: Path) -> None:
     assert "SYNTHETIC" in (folder / "README.txt").read_text()
 
 
-def test_irregularity_separates_the_classes_as_well_as_documented_but_not_wholly() -> None:
+def test_irregularity_separates_the_classes_as_documented_but_not_completely() -> None:
     from sklearn.metrics import roc_auc_score
 
     rng = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def test_irregularity_separates_the_classes_as_well_as_documented_but_not_wholly
     assert roc_auc_score(np.repeat([0, 1], 5000), drawn) == pytest.approx(best, abs=0.003)
 
 
-def test_colour_statistics_alone_tell_something_but_far_from_all(folder: Path) -> None:
+def test_colour_statistics_carry_some_information_but_not_all(folder: Path) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.pipeline import make_pipeline
@@ -111,7 +111,7 @@ def test_progress_reaches_the_number_of_images(tmp_path: Path) -> None:
     assert calls == [(done, 5) for done in range(1, 6)]
 
 
-def test_generate_refuses_a_folder_that_holds_something(tmp_path: Path) -> None:
+def test_generate_refuses_a_folder_that_is_not_empty(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     with pytest.raises(ConfigError, match="already holds files"):
         sample.generate(tmp_path, n_train=2, n_test=2)
@@ -144,7 +144,7 @@ def test_ensure_leaves_nothing_behind_when_it_fails_half_way(cache: Path, monkey
     assert list(cache.iterdir()) == []
 
 
-def test_two_calls_at_once_both_return_the_whole_set(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_concurrent_calls_both_return_the_complete_set(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, both_are_done = sample.generate, threading.Barrier(2)
 
     def slow(directory: Path, on_progress: Callable[[int, int], None]) -> None:
@@ -162,7 +162,9 @@ def test_two_calls_at_once_both_return_the_whole_set(cache: Path, monkeypatch: p
     assert [path.name for path in cache.iterdir()] == [f"sample-v{sample.VERSION}"]
 
 
-def test_a_cache_that_cannot_be_written_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(StorageError, match="XDG_CACHE_HOME"):

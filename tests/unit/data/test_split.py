@@ -39,7 +39,7 @@ _seeds = st.integers(0, 2**32 - 1)
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(grouped(), _fractions, _seeds)
-def test_a_split_is_a_partition_that_leaves_test_alone(
+def test_a_split_is_a_partition_that_keeps_the_test_images(
     data: tuple[Manifest, np.ndarray], fraction: float, seed: int
 ) -> None:
     manifest, groups = data
@@ -96,16 +96,16 @@ def test_another_seed_gives_another_split() -> None:
     assert _held_back(manifest, groups, 0.2, seed=1) != _held_back(manifest, groups, 0.2, seed=2)
 
 
-def test_a_class_with_too_few_images_that_differ_cannot_be_split() -> None:
+def test_a_class_with_too_few_distinct_images_cannot_be_split() -> None:
     manifest = Manifest(tuple("abcdef"), (1,) * 6, (0, 0, 0, 1, 1, 1), ("train",) * 6, ("0",) * 6)
-    with pytest.raises(DataError, match=r"train/malignant has 2 usable images that differ; .* 0.33 needs 3"):
+    with pytest.raises(DataError, match=r"train/malignant has 2 distinct images, but .* 0.33 needs 3; add"):
         split(manifest, np.array([0, 1, 2, 3, 4, 4]), 0.33, seed=0)
 
 
-def test_a_split_that_would_leave_a_part_with_one_class_is_refused() -> None:
-    sizes = {(0, 1): 4, (1, 0): 7, (2, 0): 4, (2, 1): 2}  # of a group's images of a class
+def test_a_split_that_would_leave_a_set_with_one_class_is_refused() -> None:
+    sizes = {(0, 1): 4, (1, 0): 7, (2, 0): 4, (2, 1): 2}  # number of images by group and class
     groups, labels = zip(*(member for member, n in sizes.items() for _ in range(n)), strict=True)
     n = len(groups)
     manifest = Manifest(tuple(f"{i:02}" for i in range(n)), (1,) * n, labels, ("train",) * n, ("0",) * n)
-    with pytest.raises(DataError, match=r"validation part would hold one class alone"):
+    with pytest.raises(DataError, match=r"validation set would have only one class"):
         split(manifest, np.array(groups), 0.5, seed=0)

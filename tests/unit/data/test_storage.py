@@ -1,4 +1,4 @@
-"""Storage: what holds in a folder holds on S3, and what goes wrong is said in one sentence."""
+"""Storage: folders and S3 behave alike, and every failure is explained in one sentence."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ def test_list_gives_sizes_and_hidden_files_and_keeps_to_whole_segments(store: St
     assert store.list("nothing here") == []
 
 
-def test_list_leaves_out_the_markers_that_consoles_make(s3_server: S3Server, bucket: str) -> None:
+def test_list_leaves_out_the_folder_markers_of_consoles(s3_server: S3Server, bucket: str) -> None:
     for key in ("data/", "data/train/", "data/train/a-b.jpg", "data/train/a/", "data/train/a/1.jpg"):
         s3_server.client.put_object(Bucket=bucket, Key=key, Body=b"")
     keys = [item.key for item in open_store(f"s3://{bucket}/data").list()]
@@ -84,7 +84,7 @@ def test_read_refuses_an_object_that_has_changed(store: Store) -> None:
         store.read("k", listed.etag)
 
 
-def test_read_names_what_is_missing(store: Store) -> None:
+def test_reading_a_missing_object_names_it(store: Store) -> None:
     with pytest.raises(StorageError, match=r"root %20ü/no/such cannot be read: it does not exist\."):
         store.read("no/such")
 
@@ -112,7 +112,7 @@ def test_read_many_reads_only_a_little_ahead(tmp_path: Path, monkeypatch: pytest
     assert len(begun) <= 8
 
 
-def test_a_file_of_several_parts_comes_back_whole(
+def test_a_file_of_several_parts_is_unchanged_after_upload_and_download(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "PART_BYTES", 5 << 20)
@@ -129,14 +129,14 @@ def test_a_failed_download_leaves_nothing(store: Store, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("new/*"))
 
 
-def test_delete_counts_and_spares_the_rest(store: Store) -> None:
+def test_delete_counts_and_keeps_the_rest(store: Store) -> None:
     for key in ("a/1", "a/b/2", "ab"):
         store.write(key, b"x")
     assert store.delete("a") == 2
     assert [item.key for item in store.list()] == ["ab"]
 
 
-def test_delete_never_takes_the_whole_store(store: Store) -> None:
+def test_delete_refuses_an_empty_prefix(store: Store) -> None:
     with pytest.raises(ValueError, match="whole store"):
         store.delete("")
 
@@ -150,7 +150,7 @@ def test_urls_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert open_store("a b").local_path == tmp_path / "a b"
 
 
-def test_urls_of_buckets_lose_their_last_slash(bucket: str) -> None:
+def test_urls_of_buckets_lose_a_trailing_slash(bucket: str) -> None:
     assert open_store(f"s3://{bucket}/").url == f"s3://{bucket}"
     assert open_store(f"s3://{bucket}/a/b/", create=True).url == f"s3://{bucket}/a/b"
 
@@ -176,7 +176,7 @@ def test_profile_gives_endpoint_and_credentials(
     assert open_store(f"s3://{bucket}").read("k") == b"x"
 
 
-def test_credentials_are_asked_for_again(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_are_renewed(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     calls = []
@@ -190,7 +190,7 @@ def test_credentials_are_asked_for_again(bucket: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(Boto3CredentialProvider, "__call__", short_lived)
     store = open_store(f"s3://{bucket}")
     store.exists("a")
-    time.sleep(0.2)  # obstore asks ten times a second at most
+    time.sleep(0.2)  # obstore asks at most 10 times per second
     store.exists("b")
     assert len(calls) == 2
 
@@ -201,8 +201,8 @@ def test_credentials_are_asked_for_again(bucket: str, monkeypatch: pytest.Monkey
         ("no/such folder", "There is no folder .*/no/such folder; correct the path or create it"),
         ("gs://key:secret@bucket", "URLs like gs:// are not supported; give s3://bucket/prefix or a folder"),
         ("file://host/x", "URLs like file:// are not supported"),
-        ("s3://key:secret@bucket/x", "has the form s3://bucket/prefix, without credentials"),
-        ("s3://", "has the form s3://bucket/prefix"),
+        ("s3://key:secret@bucket/x", "must have the form s3://bucket/prefix, without credentials"),
+        ("s3://", "must have the form s3://bucket/prefix"),
     ],
 )
 def test_unusable_urls(url: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,18 +212,18 @@ def test_unusable_urls(url: str, message: str, tmp_path: Path, monkeypatch: pyte
     assert "secret" not in str(caught.value)
 
 
-def test_a_file_is_no_store(tmp_path: Path) -> None:
+def test_a_file_is_not_a_store(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="file cannot be used"):
         open_store(str(tmp_path / "file"), create=True)
 
 
-def test_no_such_bucket(bucket: str) -> None:
+def test_a_bucket_that_does_not_exist(bucket: str) -> None:
     with pytest.raises(StorageError, match="s3://no-such-bucket/x cannot be opened: the bucket does not exist"):
         open_store("s3://no-such-bucket/x", create=True)
 
 
-def test_nothing_below_the_prefix(bucket: str) -> None:
+def test_an_empty_prefix_is_refused(bucket: str) -> None:
     with pytest.raises(StorageError, match=f"There is nothing below s3://{bucket}/no/such/"):
         open_store(f"s3://{bucket}/no/such")
 
@@ -274,12 +274,14 @@ def test_permission_lost_later_names_the_object(
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["silent", "closed"])
-def test_a_dead_endpoint_is_known_within_seconds(bucket: str, answers: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_endpoint_is_reported_within_seconds(
+    bucket: str, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(storage, "OPEN_TIMEOUT", 0.5)
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler, bind_and_activate=False) as server:
         server.server_bind()
         if answers:
-            server.server_activate()  # takes connections, and never serves them
+            server.server_activate()  # accepts connections, but never serves them
         begun = time.monotonic()
         with pytest.raises(StorageError, match=f"s3://{bucket} cannot be opened: no answer") as caught:
             open_store(f"s3://{bucket}", endpoint_url=f"http://user:pw@127.0.0.1:{server.server_port}")
@@ -288,7 +290,7 @@ def test_a_dead_endpoint_is_known_within_seconds(bucket: str, answers: bool, mon
 
 
 class _Moody(BaseHTTPRequestHandler):
-    """An S3 server in Frankfurt that is too busy for "busy" twice and never serves "slow" in time."""
+    """An S3 server in Frankfurt that refuses "busy" twice and serves "slow" too late."""
 
     seen: list[str]
     signatures: list[str]
@@ -314,7 +316,7 @@ class _Moody(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def moody_store(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    """A store on a server with faults, asked with little patience."""
+    """A store on a faulty server, with a short timeout."""
     monkeypatch.setattr(storage, "REQUEST_TIMEOUT", timedelta(seconds=0.3))
     monkeypatch.setattr(_Moody, "seen", [], raising=False)
     monkeypatch.setattr(_Moody, "signatures", [], raising=False)
@@ -330,7 +332,7 @@ def test_requests_are_signed_for_the_region_of_the_bucket(moody_store: Store) ->
     assert "/eu-central-1/s3/" in _Moody.signatures[-1]
 
 
-def test_a_busy_server_is_asked_again(moody_store: Store) -> None:
+def test_a_request_to_a_busy_server_is_repeated(moody_store: Store) -> None:
     assert moody_store.read("busy") == b"pixels"
     assert _Moody.seen.count("busy") == 3
 

@@ -13,7 +13,7 @@ from tests.unit.data.conftest import in_both
 
 
 @in_both
-def test_upload_copies_what_is_not_hidden_under_the_same_keys(
+def test_upload_copies_files_that_are_not_hidden_under_the_same_keys(
     new_store: Callable[[str], Store], tmp_path: Path
 ) -> None:
     source = open_store(str(tmp_path / "source"), create=True)
@@ -29,7 +29,7 @@ def test_upload_copies_what_is_not_hidden_under_the_same_keys(
 
 
 @in_both
-def test_upload_leaves_the_same_alone(
+def test_upload_skips_identical_files(
     new_store: Callable[[str], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage, "PART_BYTES", 5 << 20)
