@@ -52,14 +52,14 @@ def _ranking(scores: Scores) -> Iterator[MetricRow]:
         meaning = "paired difference of the two AUROCs (DeLong)"
         yield row("gain over the colour baseline", meaning, scores["shortcut"]["difference"])
     yield row("average precision", "PPV averaged over all sensitivities", scores["average_precision"])
-    for of in scores["specificity_at_sensitivity"]:
-        level = f"{of['sensitivity']:.0%}"
+    for at_sensitivity in scores["specificity_at_sensitivity"]:
+        level = f"{at_sensitivity['sensitivity']:.0%}"
         meaning = f"benign images classified as benign when {level} of the malignant ones are found"
-        yield row(f"specificity at {level} sensitivity", meaning, of)
-    for of in scores["sensitivity_at_specificity"]:
-        level = f"{of['specificity']:.0%}"
+        yield row(f"specificity at {level} sensitivity", meaning, at_sensitivity)
+    for at_specificity in scores["sensitivity_at_specificity"]:
+        level = f"{at_specificity['specificity']:.0%}"
         meaning = f"malignant images found when {level} of the benign ones are classified as benign"
-        yield row(f"sensitivity at {level} specificity", meaning, of)
+        yield row(f"sensitivity at {level} specificity", meaning, at_specificity)
 
 
 def _operating_point(scores: Scores) -> Iterator[MetricRow]:

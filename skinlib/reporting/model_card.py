@@ -16,23 +16,23 @@ from skinlib.training.trial import Trial
 _SYNTHETIC = "**Made from SYNTHETIC images: it shows that the pipeline works and has no other use.**"
 
 _USE = """## Use
-For research and teaching: to compare methods, and to study how such models fail.
+For research and teaching: to compare methods and study failures.
 
 **Not for** diagnosis, triage, or telling anyone that a lesion is harmless. It is not a medical device and was not
-tested in a clinic. It gives a confident answer for any picture: other diseases, photographs without a dermatoscope,
-healthy skin."""
+tested in a clinic. It gives a confident answer for any picture: other diseases, healthy skin, photographs without a
+dermatoscope."""
 
 # https://www.isic-archive.com/blank-1, "Do I have permission to use the data?"
-_LICENCE = """**Licence**: the files name none. The public set "Skin Cancer: Malignant vs. Benign" comes from the ISIC
-Archive, where each image is under CC0, CC BY or CC BY-NC. The set does not say which: do not redistribute it."""
+_LICENCE = """**Licence**: the files name none. The public set "Skin Cancer: Malignant vs. Benign" comes from the
+ISIC Archive, where each image is under CC0, CC BY or CC BY-NC; the set does not say which. Do not redistribute it."""
 
 _DRAWN = "**Licence**: this project's code draws the images; its licence applies."
 
 _LIMITS = """## Limits
 - In the public set *benign* means nevus only. Other benign lesions, such as seborrheic keratoses, are missing.
-- Skin tone, age and sex are unknown, so differences between groups of people cannot be measured.
-- Patients are unknown. Near-duplicates are kept together, two lesions of one patient are not.
-- Test and training images have the same source. Expect a lower performance on other images, and measure it.
+- Skin tone, age and sex are unknown, so bias between groups cannot be measured.
+- Patients are unknown, so two lesions of one patient can be in different splits.
+- Test and training images have one source. Expect less on other images, and measure it.
 - Malignant lesions are much rarer in practice: see PPV and NPV."""
 
 _NO_LIMITS_KNOWN = """## Limits
@@ -112,10 +112,10 @@ def _data(data: DataFacts) -> str:
     return f"""## Data
 `{data.url}`, {counts}. {_DRAWN if data.synthetic else _LICENCE}
 
-**Defects**: {len(data.manifest["rejected"]):,} rejected files; {len(audit["exact_duplicates"]):,} pairs of exact \
-duplicates, {len(audit["label_conflicts"]):,} of them with conflicting labels; {len(audit["near_duplicates"]):,} pairs \
-of near-duplicates, {len(audit["doubtful_labels"]):,} of them with conflicting labels; {len(audit["leaks"]):,} pairs \
-between training and test (leakage; see the results without them)."""
+**Defects**: rejected files: {len(data.manifest["rejected"]):,}; exact duplicates: \
+{len(audit["exact_duplicates"]):,} pairs, {len(audit["label_conflicts"]):,} with conflicting labels; near-duplicates: \
+{len(audit["near_duplicates"]):,} pairs, {len(audit["doubtful_labels"]):,} with conflicting labels; leakage between \
+training and test: {len(audit["leaks"]):,} pairs."""
 
 
 def _training(training: TrainingFacts, split_sizes: Mapping[str, int]) -> str:
@@ -124,8 +124,8 @@ def _training(training: TrainingFacts, split_sizes: Mapping[str, int]) -> str:
 Chosen from {training.n_trials:,} trials: the cheapest within one standard error of the best AUROC on \
 {split_sizes["validation"]:,} validation images (this model: {number(result["validation_auroc"])}, epoch \
 {result["best_epoch"]}). Trained on {split_sizes["train"]:,} images; the split keeps duplicates together. Temperature \
-{classifier["temperature"]:.3f} and the threshold (sensitivity {classifier["sensitivity"]:.0%}) were set on the \
-validation images. The test images were used once, for the results below.
+{classifier["temperature"]:.3f} and the threshold (sensitivity {classifier["sensitivity"]:.0%}) come from \
+validation images. The test images were used once.
 
 {_listing(training.trial.model_dump())}; {_listing(result["setting"])}."""
 
@@ -138,7 +138,7 @@ def _results(report: Report) -> str:
     n = report["n_twins"]
     twins = "twins in training were not checked" if n is None else f"{n:,} have a twin in training"
     return f"""## Results
-On the test images ({twins}), with 95% intervals. {COLOUR_BASELINE}
+On the test images ({twins}), at threshold {number(report["threshold"])}, with 95% intervals. {COLOUR_BASELINE}
 
 {_table(["", *columns], rows)}"""
 
@@ -148,7 +148,7 @@ def _robustness(table: Sequence[StressRow]) -> str:
         [row["name"], number(row["auroc"]), number(row["sensitivity"]), number(row["specificity"])] for row in table
     ]
     return f"""## Robustness
-The test images, changed as another camera, clinic or operator would change them (`skinlib/evaluation/stress.py`).
+The test images as another camera, clinic or operator would take them (`skinlib/evaluation/stress.py`).
 
 {_table(["test images", "AUROC", "sensitivity", "specificity"], rows)}"""
 

@@ -131,7 +131,7 @@ def _calibration(card: Card, findings: TestFindings) -> None:
 
 
 def _robustness(card: Card, findings: TestFindings) -> None:
-    words = "The same test images, changed as another camera, clinic or operator would change them."
+    words = "The same test images as another camera, clinic or operator would take them."
     card.append(Markdown(f"## Robustness\n\n{words}"))
     card.append(picture(figures.stress_figure(findings.stress)))
     rows = [

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLOUR_BASELINE = (
-    "The colour baseline is a logistic regression on the mean and standard deviation of red, green and blue in each "
-    "image. It sees colour statistics only, not the lesion."
+    "The colour baseline is a logistic regression on each image's mean and standard deviation of red, green and blue. "
+    "It does not see the lesion."
 )
 
 FindingName = Literal["label_conflicts", "doubtful_labels", "leaks", "exact_duplicates", "near_duplicates"]
@@ -114,7 +114,8 @@ def evaluation_report(model: str, url: str, n_rejected: int, report: Report, dis
         section("Operating point"),
         f"Predictive values, by prevalence of malignant lesions\n{section('Predictive values')}",
         f"Net benefit (true positives per image, minus weighted false positives)\n{_benefit(scores['decision_curve'])}",
-        f"Calibration, before and after temperature scaling (ECE: expected calibration error)\n{section('Calibration')}",
+        "Calibration (ECE: expected calibration error), before and after temperature scaling\n"
+        f"{section('Calibration')}",
         f"Colours, with the distance in standard deviations of the training images\n{_table(colours)}",
     ]
     return "\n" + "\n\n".join(filter(None, parts)) + "\n"

@@ -1,4 +1,4 @@
-"""Pictures: what they say is true and legible."""
+"""Plots: what they show is correct and legible."""
 
 import subprocess
 import sys
@@ -10,8 +10,9 @@ from matplotlib.contour import ContourSet
 from matplotlib.text import Text
 from sklearn.metrics import confusion_matrix
 
-from skinlib import figures, stress
-from skinlib.console import estimate
+from skinlib.evaluation import stress
+from skinlib.reporting import figures
+from skinlib.reporting.text import estimate
 from tests.unit import results
 from tests.unit.results import LABELS, PROBABILITIES, THRESHOLD
 
@@ -21,7 +22,7 @@ FULL, BENIGN = results.report()["all"], results.report("benign")["all"]
 DRAWN = {
     "counts": lambda: figures.counts_figure(COUNTS),
     "grid": lambda: figures.image_grid(results.photographs(24), LABELS[:24], ["malignant"] * 24),
-    "heat": lambda: heat_grid(16, "false alarm, scored 0.97"),
+    "heat": lambda: heat_grid(16, "false positive (0.97)"),
     "roc": lambda: figures.roc_figure(FULL),
     "no roc": lambda: figures.roc_figure(BENIGN),
     "reliability": lambda: figures.reliability_figure(FULL["calibration"]),
@@ -36,7 +37,7 @@ DRAWN = {
 }
 
 
-def heat_grid(n, caption="missed, scored 0.10"):
+def heat_grid(n, caption="false negative (0.10)"):
     return figures.heat_grid(results.photographs(n), results.heat(n), np.arange(n) % 2, [caption] * n)
 
 
@@ -49,11 +50,11 @@ def lines_by_label(axes):
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_words_have_nine_points_and_lie_within_a_picture_that_no_card_shrinks(name):
+def test_text_has_nine_points_and_fits_into_a_figure_that_no_card_shrinks(name):
     figure = DRAWN[name]()
     assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 9
     assert figure.get_figwidth() == 8
-    assert figure.get_figheight() <= 5, "a card shrinks what is higher than 500 pixels"
+    assert figure.get_figheight() <= 5, "a card shrinks figures higher than 500 pixels"
     FigureCanvasAgg(figure).draw()
     for axes in figure.axes:
         for text in [*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]:
@@ -63,9 +64,9 @@ def test_words_have_nine_points_and_lie_within_a_picture_that_no_card_shrinks(na
                 assert min(margins) > -1, text
 
 
-def test_pictures_leave_matplotlib_s_global_state_alone():
+def test_figures_do_not_touch_the_global_state_of_matplotlib():
     program = (
-        "import io, sys, numpy as np; from skinlib import figures;"
+        "import io, sys, numpy as np; from skinlib.reporting import figures;"
         "figures.confusion_figure(np.array([0, 1]), np.array([.2, .7]), .5).savefig(io.BytesIO());"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
@@ -84,18 +85,18 @@ def test_image_grid_shows_each_image_with_its_caption():
     assert all(np.array_equal(each.images[0].get_array(), image) for each, image in zip(shown, images, strict=True))
 
 
-def test_heat_grid_shows_each_image_beside_its_heat():
+def test_heat_grid_shows_each_image_next_to_its_heat():
     images, heat = results.photographs(3), results.heat(3)
     shown = [axes for axes in heat_grid(3).axes if axes.axison]
     assert len(shown) == 6
     for plain, overlaid, image, hot in zip(shown[::2], shown[1::2], images, heat, strict=True):
-        assert plain.get_title(loc="left") == "missed, scored 0.10"
+        assert plain.get_title(loc="left") == "false negative (0.10)"
         assert np.array_equal(plain.images[0].get_array(), image)
         assert np.array_equal(overlaid.images[1].get_array(), hot)
 
 
 def test_heat_can_be_read_without_colour():
-    """A line encloses the hottest part, and none is drawn where there is no heat."""
+    """A line encloses the hottest part; without heat there is no line."""
     images, heat = results.photographs(2), results.heat(2)
     heat[1] = 0
     _, hot, _, cold = (axes for axes in figures.heat_grid(images, heat, LABELS[:2], ["", ""]).axes if axes.axison)
@@ -109,7 +110,7 @@ def test_roc_figure_states_areas_and_operating_point_with_intervals():
     point = FULL["operating_point"]
     for expected in (
         f"AUROC {estimate(FULL['auroc'])}",
-        f"AUROC of colour alone\n{estimate(FULL['shortcut']['auroc'])}",
+        f"AUROC of the colour baseline\n{estimate(FULL['shortcut']['auroc'])}",
         "threshold 0.300",
         f"sensitivity {estimate(point['sensitivity'])}",
         f"specificity {estimate(point['specificity'])}",
@@ -127,8 +128,8 @@ def test_roc_figure_marks_the_operating_point_and_the_band():
         assert {(rate, low), (rate, high)} <= set(map(tuple, outline))
 
 
-def test_roc_figure_does_without_a_shortcut():
-    assert "colour alone" not in "\n".join(texts(figures.roc_figure(results.report("bare")["all"])))
+def test_roc_figure_leaves_out_a_baseline_that_was_not_computed():
+    assert "colour baseline" not in "\n".join(texts(figures.roc_figure(results.report("bare")["all"])))
 
 
 @pytest.mark.parametrize(
@@ -136,8 +137,8 @@ def test_roc_figure_does_without_a_shortcut():
     [
         (60, 0, "No ROC curve: all images are benign."),
         (60, 60, "No ROC curve: all images are malignant."),
-        (60, 2, "No ROC curve: malignant images are so few (2) that its band is undefined."),
-        (60, 59, "No ROC curve: benign images are so few (1) that its band is undefined."),
+        (60, 2, "No ROC curve: too few malignant images (2) for a band."),
+        (60, 59, "No ROC curve: too few benign images (1) for a band."),
     ],
 )
 def test_roc_figure_says_why_there_is_none(n, n_malignant, words):
@@ -154,11 +155,11 @@ def test_reliability_figure_shows_every_bin_with_its_interval_before_and_after()
         assert points.get_xydata() == pytest.approx(np.array([[b["predicted"], b["observed"]] for b in of["bins"]]))
         ends = np.array([segment[:, 1] for segment in bars.get_segments()])
         assert ends == pytest.approx(np.array([b["interval"] for b in of["bins"]]))
-        words = f"{when} scaling\nECE {of['ece']:.3f} (to {of['ece_noise']:.3f} by chance)\nBrier score "
+        words = f"{when} scaling\nECE {of['ece']:.3f} (up to {of['ece_noise']:.3f} by chance)\nBrier score "
         assert axes.get_title(loc="left") == words + estimate(of["brier"])
 
 
-def test_reliability_figure_leaves_out_what_is_not_known():
+def test_reliability_figure_leaves_out_unknown_probabilities():
     (axes,) = figures.reliability_figure(results.report("bare")["all"]["calibration"]).axes
     assert axes.get_title(loc="left").startswith("after scaling")
 
@@ -167,16 +168,16 @@ def test_decision_figure_compares_the_model_with_all_and_none():
     curve = FULL["decision_curve"]
     drawn = lines_by_label(figures.decision_figure(curve, 0.3).axes[0])
     assert np.array_equal(drawn["model"], curve["model"])
-    assert np.array_equal(drawn["all called malignant"], curve["all_malignant"])
-    assert not drawn["none called malignant"].any()
+    assert np.array_equal(drawn["all classified as malignant"], curve["all_malignant"])
+    assert not drawn["none"].any()
 
 
 @pytest.mark.parametrize("scores", [FULL, BENIGN], ids=["both classes", "benign"])
-def test_decision_figure_keeps_what_is_of_use_in_view(scores):
+def test_decision_figure_keeps_the_useful_range_in_view(scores):
     curve = scores["decision_curve"]
     low, high = figures.decision_figure(curve, 0.3).axes[0].get_ylim()
     assert max(curve["model"]) < high < 2
-    assert -0.2 < low < 0, "all called malignant falls to -59 and would flatten everything else"
+    assert -0.2 < low < 0, "the net benefit of all as malignant falls to -59"
 
 
 def test_confusion_figure_counts_as_scikit_learn_does():
@@ -203,25 +204,25 @@ def test_stress_figure_names_each_shift_and_states_its_values():
     assert shown.count("undefined") == 2
 
 
-def test_stress_figure_does_not_blow_small_changes_up():
+def test_stress_figure_does_not_exaggerate_small_changes():
     rows = [results.STRESS[0], results.STRESS[0] | {"name": "jpeg", "auroc": 0.9546}]
     low, high = figures.stress_figure(rows).axes[0].get_xlim()
     assert high - low >= 0.1
 
 
-def test_stress_figure_of_benign_images_alone_is_undefined():
+def test_stress_figure_of_benign_images_is_undefined():
     rows = [row | {"auroc": None, "sensitivity": None} for row in results.STRESS]
     assert texts(figures.stress_figure(rows)).count("undefined") == 6
 
 
-def test_search_figure_draws_a_curve_a_trial_and_names_the_chosen_and_the_failed():
+def test_search_figure_draws_a_curve_per_trial_and_names_the_chosen_and_the_failed():
     figure = figures.search_figure(*results.search(3))
     curves = [line for line in figure.axes[0].lines if line.get_linestyle() != ":" or line.get_marker() != "None"]
     assert [len(line.get_xdata()) for line in curves] == [5, 5, 5, 0]
     assert {"0.950 chosen", "0.955", "resnet18-03", "diverged"} <= set(texts(figure))
 
 
-def test_search_figure_draws_intervals_and_the_shortcut():
+def test_search_figure_draws_intervals_and_the_colour_baseline():
     board, histories = results.search(3)
     results_axes = figures.search_figure(board, histories).axes[1]
     drawn = [tuple(line.get_xdata()) for line in results_axes.lines]
@@ -229,7 +230,7 @@ def test_search_figure_draws_intervals_and_the_shortcut():
         (row.low, row.high) for row in board[:3].itertuples()
     ]
     assert (0.861, 0.861) in drawn
-    assert "dotted: colour alone, 0.861" in texts(results_axes.figure)
+    assert "dotted: colour baseline, 0.861" in texts(results_axes.figure)
 
 
 def test_search_figure_says_how_many_trials_it_leaves_out():
