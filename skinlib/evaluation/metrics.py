@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skinlib.evaluation import intervals
 
@@ -13,27 +15,27 @@ _THRESHOLDS = np.arange(1, 100) / 100
 
 
 class Metrics(TypedDict):
-    """The artifact `test_metrics`: the main figures without intervals; None where undefined."""
+    """The artifact `test_metrics`: the main metrics without intervals, in 0..1; None where undefined."""
 
     n: int
     n_malignant: int
     threshold: float
     auroc: float | None
     accuracy: float | None
-    sensitivity: float | None
-    specificity: float | None
+    sensitivity: float | None  # share of the malignant images that are classified as malignant
+    specificity: float | None  # share of the benign images that are classified as benign
 
 
 class DecisionCurve(TypedDict):
-    """Net benefit by threshold, in true positives per image; classifying no image as malignant has net benefit 0."""
+    """Net benefit at each threshold, in true positives per image; it is 0 if no image is classified as malignant."""
 
-    threshold: list[float]
+    threshold: list[float]  # 0.01, 0.02 ... 0.99
     model: list[float]
-    all_malignant: list[float]
+    all_malignant: list[float]  # of classifying every image as malignant
 
 
-def auroc(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
-    """Area under the ROC curve, or None where one class is absent and it is undefined."""
+def auroc(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float | None:
+    """Area under the ROC curve; None if a class is absent, because it is undefined then."""
     from sklearn.metrics import roc_auc_score
 
     if len(np.unique(labels)) < 2:
@@ -41,127 +43,152 @@ def auroc(labels: np.ndarray, probabilities: np.ndarray) -> float | None:
     return float(roc_auc_score(labels, probabilities))
 
 
-def binary_metrics(labels: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> Metrics:
-    """Score probabilities of malignancy against the truth.
+def binary_metrics(labels: NDArray[np.int64], probabilities: NDArray[np.float64], threshold: float = 0.5) -> Metrics:
+    """Compare probabilities of malignancy with the labels.
 
     Args:
         labels: int (N,), 1 is malignant.
         probabilities: float (N,) in 0..1.
-        threshold: a probability at or above it is called malignant.
-
-    Returns:
-        `n`, `n_malignant`, `threshold`, `auroc`, `accuracy`, `sensitivity` (share of the malignant that are
-        called so), `specificity` (share of the benign that are called so); None where undefined.
+        threshold: images with this probability or a higher one are classified as malignant.
     """
-    malignant = np.asarray(labels) == 1
-    called = np.asarray(probabilities) >= threshold
+    malignant, positive = labels == 1, probabilities >= threshold
 
-    def share(of: np.ndarray) -> float | None:
-        return float(of.mean()) if of.size else None
+    def share(hits: NDArray[np.bool_]) -> float | None:
+        return float(hits.mean()) if hits.size else None
 
     return {
         "n": int(malignant.size),
         "n_malignant": int(malignant.sum()),
         "threshold": float(threshold),
         "auroc": auroc(labels, probabilities),
-        "accuracy": share(called == malignant),
-        "sensitivity": share(called[malignant]),
-        "specificity": share(~called[~malignant]),
+        "accuracy": share(positive == malignant),
+        "sensitivity": share(positive[malignant]),
+        "specificity": share(~positive[~malignant]),
     }
 
 
-def operating_threshold(labels: np.ndarray, probabilities: np.ndarray, sensitivity: float = 0.95) -> float:
-    """Find the highest threshold that calls at least this share of the malignant images malignant.
+def operating_threshold(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], sensitivity: float = 0.95
+) -> float:
+    """Find the highest threshold that reaches a sensitivity.
 
     Args:
-        labels: int (N,), 1 is malignant, of which there is at least one; of validation images.
-        probabilities: float (N,) in 0..1, as they are served.
-        sensitivity: wanted, above 0, at most 1.
+        labels: int (N,) of validation images, 1 is malignant; at least one image is malignant.
+        probabilities: float (N,) in 0..1, after temperature scaling.
+        sensitivity: above 0, at most 1.
     """
-    malignant = np.sort(np.asarray(probabilities)[np.asarray(labels) == 1])[::-1]
+    malignant = np.sort(probabilities[labels == 1])[::-1]
     return float(malignant[math.ceil(sensitivity * len(malignant) - 1e-9) - 1])
 
 
-def decision_curve(labels: np.ndarray, probabilities: np.ndarray) -> DecisionCurve:
-    """Net benefit of acting on a model, by the threshold at which one acts (Vickers and Elkin 2006).
+def decision_curve(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> DecisionCurve:
+    """Compute the net benefit of a model (Vickers and Elkin 2006, doi:10.1177/0272989X06295361).
 
-    At a threshold t one thinks (1 - t) / t false alarms as bad as one missed melanoma; the benefit is in true
-    positives per image (doi:10.1177/0272989X06295361). Acting on no image has none.
-
-    Returns:
-        `threshold`, 0.01, 0.02 ... 0.99, and the benefit at each of the `model` and of taking `all_malignant`.
+    With TP true and FP false positives among N images, the net benefit at threshold t is TP / N - FP / N * t / (1 - t).
+    Whoever chooses t thinks that one missed melanoma is as bad as (1 - t) / t false alarms.
     """
-    malignant = np.asarray(labels) == 1
-    called = (np.asarray(probabilities)[:, np.newaxis] >= _THRESHOLDS).astype(np.float64)
+    malignant = labels == 1
+    positive = (probabilities[:, np.newaxis] >= _THRESHOLDS).astype(np.float64)
     odds = _THRESHOLDS / (1 - _THRESHOLDS)
-    model = (malignant @ called - odds * (~malignant @ called)) / len(malignant)
-    everything = malignant.mean() - odds * (~malignant).mean()
-    return {"threshold": _THRESHOLDS.tolist(), "model": model.tolist(), "all_malignant": everything.tolist()}
+    model = (malignant @ positive - odds * (~malignant @ positive)) / len(malignant)
+    all_malignant = malignant.mean() - odds * (~malignant).mean()
+    return {"threshold": _THRESHOLDS.tolist(), "model": model.tolist(), "all_malignant": all_malignant.tolist()}
 
 
 class Ranking:
-    """Images by falling score. It counts the calls at every threshold in many weighted copies of them at once."""
+    """Images in order of falling score, to count the positives at every threshold in many resamples at once.
 
-    def __init__(self, labels: np.ndarray, scores: np.ndarray) -> None:
-        self._order = np.argsort(-np.asarray(scores), kind="stable")
-        self._malignant = (np.asarray(labels) == 1)[self._order]
-        # Images with the same score are called together.
-        self._last = np.flatnonzero(np.diff(np.asarray(scores)[self._order], append=-np.inf))
+    >>> ranking = Ranking(labels=np.array([1, 0, 1, 0]), scores=np.array([0.9, 0.5, 0.5, 0.1]))
+    >>> once_each, resample = [1, 1, 1, 1], [0, 2, 1, 1]  # how often each image was drawn
+    >>> positives = ranking.positives(np.array([once_each, resample], dtype=float))
+    >>> positives.true  # at the thresholds 0.9, 0.5 and 0.1
+    array([[1., 2., 2.],
+           [0., 1., 1.]])
+    >>> positives.false
+    array([[0., 1., 2.],
+           [0., 2., 3.]])
+    >>> positives.sensitivity_at([1.0, 0.5])
+    array([[0.5, 1. ],
+           [0. , 0. ]])
+    """
 
-    def calls(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Malignant and benign images called malignant, each (B, U), at the U scores from the highest down.
+    def __init__(self, labels: NDArray[np.int64], scores: NDArray[np.float64]) -> None:
+        self._order = np.argsort(-scores, kind="stable")
+        self._malignant = (labels == 1)[self._order]
+        # Images with equal scores become positive together, so only the last of them counts.
+        self._last = np.flatnonzero(np.diff(scores[self._order], append=-np.inf))
+
+    def positives(self, weights: NDArray[np.float64]) -> "Positives":
+        """Count positives at each distinct score.
 
         Args:
-            weights: float (B, N), how often each image is there.
+            weights: float (B, N), how often each image occurs in each of B resamples.
         """
         ranked = weights[:, self._order]
-        malignant = np.cumsum(ranked * self._malignant, axis=1)[:, self._last]
-        return malignant, np.cumsum(ranked, axis=1)[:, self._last] - malignant
+        true = np.cumsum(ranked * self._malignant, axis=1)[:, self._last]
+        return Positives(true, np.cumsum(ranked, axis=1)[:, self._last] - true)
 
 
-def ranking_auroc(malignant: np.ndarray, benign: np.ndarray) -> np.ndarray:
-    before, steps = np.diff(malignant, prepend=0), np.diff(benign, prepend=0)
-    with np.errstate(invalid="ignore"):
-        return ((malignant - before / 2) * steps).sum(axis=1) / (malignant[:, -1] * benign[:, -1])
+@dataclass(frozen=True)
+class Positives:
+    """Numbers of images classified as malignant at each of U thresholds, from the highest down, in B resamples.
+
+    At the lowest threshold, in the last column, every image is positive. All metrics are NaN where undefined.
+
+    Attributes:
+        true: float (B, U), how many of them are malignant.
+        false: float (B, U), how many of them are benign.
+    """
+
+    true: NDArray[np.float64]
+    false: NDArray[np.float64]
+
+    def auroc(self) -> NDArray[np.float64]:
+        """Area under the ROC curve (B,)."""
+        # A benign image ranks below the malignant ones with a higher score and, counted as half, those with the same.
+        above = self.true - np.diff(self.true, prepend=0) / 2
+        with np.errstate(invalid="ignore"):
+            pairs = (above * np.diff(self.false, prepend=0)).sum(axis=1)
+            return np.asarray(pairs / (self.true[:, -1] * self.false[:, -1]))
+
+    def average_precision(self) -> NDArray[np.float64]:
+        """Average precision (B,); undefined without benign images, since any model would reach 1."""
+        precision = self.true / np.maximum(self.true + self.false, 1)
+        with np.errstate(invalid="ignore"):
+            average = (np.diff(self.true, prepend=0) * precision).sum(axis=1) / self.true[:, -1]
+        return np.where(self.false[:, -1] > 0, average, np.nan)
+
+    def sensitivity_at(self, specificities: Sequence[float]) -> NDArray[np.float64]:
+        """Highest sensitivity (B, K) of the thresholds with at least each of K specificities, not interpolated."""
+        n_malignant, n_benign = self.true[:, -1:], self.false[:, -1:]
+        allowed = np.floor((1 - np.asarray(specificities)) * n_benign + 1e-9)
+        n_thresholds = _search_rows(self.false, allowed, "right")
+        from_none = np.pad(self.true, ((0, 0), (1, 0)))  # column i: after i thresholds, of which there may be none
+        with np.errstate(invalid="ignore"):
+            reached = np.take_along_axis(from_none, n_thresholds, axis=1) / n_malignant
+        return np.where(n_benign > 0, reached, np.nan)
+
+    def specificity_at(self, sensitivities: Sequence[float]) -> NDArray[np.float64]:
+        """Highest specificity (B, K) of the thresholds with at least each of K sensitivities, not interpolated."""
+        n_malignant, n_benign = self.true[:, -1:], self.false[:, -1:]
+        needed = np.ceil(np.asarray(sensitivities) * n_malignant - 1e-9)
+        highest = _search_rows(self.true, needed, "left")
+        with np.errstate(invalid="ignore"):
+            reached = 1 - np.take_along_axis(self.false, highest, axis=1) / n_benign
+        return np.where(n_malignant > 0, reached, np.nan)
 
 
-def average_precision(malignant: np.ndarray, benign: np.ndarray) -> np.ndarray:
-    precision = malignant / np.maximum(malignant + benign, 1)
-    with np.errstate(invalid="ignore"):
-        average = (np.diff(malignant, prepend=0) * precision).sum(axis=1) / malignant[:, -1]
-    # Without a benign image it would be 1, whatever the model is.
-    return np.where(benign[:, -1] > 0, average, np.nan)
-
-
-def sensitivity_at(malignant: np.ndarray, benign: np.ndarray, specificities: Sequence[float]) -> np.ndarray:
-    """Highest sensitivity (B, K) of a threshold that keeps each of K specificities; no point between thresholds."""
-    allowed = np.floor((1 - np.asarray(specificities)) * benign[:, -1:] + 1e-9)
-    found = np.pad(malignant, ((0, 0), (1, 0)))
-    reached = np.take_along_axis(found, _count_rows(benign, allowed, "right"), axis=1)
-    with np.errstate(invalid="ignore"):
-        return np.where(benign[:, -1:] > 0, reached / malignant[:, -1:], np.nan)
-
-
-def specificity_at(malignant: np.ndarray, benign: np.ndarray, sensitivities: Sequence[float]) -> np.ndarray:
-    """Highest specificity (B, K) of a threshold that reaches each of K sensitivities."""
-    needed = np.ceil(np.asarray(sensitivities) * malignant[:, -1:] - 1e-9)
-    reached = np.take_along_axis(benign, _count_rows(malignant, needed, "left"), axis=1)
-    with np.errstate(invalid="ignore"):
-        return np.where(malignant[:, -1:] > 0, 1 - reached / benign[:, -1:], np.nan)
-
-
-def _count_rows(rising: np.ndarray, bounds: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
-    """Number (B, K) of entries in each row of (B, U) below its bounds (B, K), whole; for "right", or at them."""
-    n_rows, n_columns = rising.shape
-    row = np.arange(n_rows)[:, np.newaxis]
-    apart = row * (rising.max() + 1)  # makes of all rows one that rises
-    return np.searchsorted((rising + apart).ravel(), bounds + apart, side) - row * n_columns
+def _search_rows(
+    rows: NDArray[np.float64], values: NDArray[np.float64], side: Literal["left", "right"]
+) -> NDArray[np.intp]:
+    """Apply `np.searchsorted` to each sorted row (U,) of (B, U) with its own values (K,)."""
+    return np.stack([np.searchsorted(row, wanted, side) for row, wanted in zip(rows, values, strict=True)])
 
 
 def auroc_estimate(
-    labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, seed: int = 0
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: NDArray[np.int64], seed: int = 0
 ) -> intervals.Estimate:
-    """Area under the ROC curve with its interval by a bootstrap over groups, as in `report`."""
+    """Area under the ROC curve with its interval from a bootstrap over groups, as in `scores.build_report`."""
     ranking = Ranking(labels, probabilities)
-    drawn = intervals.bootstrap(lambda weights: {"auroc": ranking_auroc(*ranking.calls(weights))}, groups, seed)
+    drawn = intervals.bootstrap(lambda weights: {"auroc": ranking.positives(weights).auroc()}, groups, seed)
     return intervals.estimate(*drawn["auroc"])

@@ -1,47 +1,43 @@
-"""Metrics of a binary classifier: what is reported, and when it is undefined."""
+"""The test report: every metric of a classifier on a set of images, with intervals."""
 
-from collections.abc import Mapping
-from typing import Any, NotRequired, TypedDict
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skinlib.evaluation import calibration, intervals
 from skinlib.evaluation.calibration import Reliability
 from skinlib.evaluation.intervals import Estimate
-from skinlib.evaluation.metrics import (
-    SENSITIVITIES,
-    SPECIFICITIES,
-    Ranking,
-    average_precision,
-    DecisionCurve,
-    decision_curve,
-    ranking_auroc,
-    sensitivity_at,
-    specificity_at,
-)
+from skinlib.evaluation.metrics import SENSITIVITIES, SPECIFICITIES, DecisionCurve, Ranking, decision_curve
 
 PREVALENCES = (0.02, 0.1, 0.45)  # about those of screening, of referrals, and of the images at hand
 _FALSE_POSITIVE_RATES = [percent / 100 for percent in range(101)]
 
 
-class AtLevel(Estimate):
-    """A metric at a required level of another one; one of `sensitivity` and `specificity` is given."""
+class AtSensitivity(Estimate):
+    """The highest specificity of the thresholds with at least this sensitivity."""
 
-    sensitivity: NotRequired[float]
-    specificity: NotRequired[float]
+    sensitivity: float
+
+
+class AtSpecificity(Estimate):
+    """The highest sensitivity of the thresholds with at least this specificity."""
+
+    specificity: float
 
 
 class AgainstShortcut(TypedDict):
-    """The colour baseline on the same images, and the model's paired difference to it (DeLong)."""
+    """The colour baseline on the same images, and how much better the model is (paired, DeLong)."""
 
-    auroc: Estimate
-    difference: Estimate
-    standard_error: float | None
-    p: float | None  # two-sided
+    auroc: Estimate  # of the baseline
+    difference: Estimate  # AUROC of the model minus that of the baseline
+    standard_error: float | None  # of the difference
+    p: float | None  # two-sided, of no difference
 
 
 class PredictiveValues(TypedDict):
-    """Positive and negative predictive value at one prevalence."""
+    """Positive and negative predictive value at one prevalence of malignant images."""
 
     prevalence: float
     ppv: Estimate
@@ -59,7 +55,7 @@ class OperatingPoint(TypedDict):
     sensitivity: Estimate
     specificity: Estimate
     accuracy: Estimate
-    predictive_values: list[PredictiveValues]
+    predictive_values: list[PredictiveValues]  # one entry for each of PREVALENCES
 
 
 class Calibration(Reliability):
@@ -69,16 +65,16 @@ class Calibration(Reliability):
 
 
 class BeforeAndAfter(TypedDict):
-    """Calibration before and after temperature scaling; `before` is None if those probabilities are not known."""
+    """Calibration before and after temperature scaling; `before` is None if those probabilities are unknown."""
 
     before: Calibration | None
     after: Calibration
 
 
 class Roc(TypedDict):
-    """The ROC curve at false positive rates 0, 0.01 ... 1, with a pointwise 95% band."""
+    """The ROC curve at 101 false positive rates, with a pointwise 95% band."""
 
-    false_positive_rate: list[float]
+    false_positive_rate: list[float]  # 0, 0.01 ... 1
     sensitivity: list[float]
     low: list[float]
     high: list[float]
@@ -89,23 +85,23 @@ class Scores(TypedDict):
 
     n: int
     n_malignant: int
-    n_groups: int
+    n_groups: int  # near-duplicate images form a group
     auroc: Estimate
     average_precision: Estimate
     shortcut: AgainstShortcut | None
-    specificity_at_sensitivity: list[AtLevel]
-    sensitivity_at_specificity: list[AtLevel]
+    specificity_at_sensitivity: list[AtSensitivity]  # one entry for each of SENSITIVITIES
+    sensitivity_at_specificity: list[AtSpecificity]  # one entry for each of SPECIFICITIES
     operating_point: OperatingPoint
     calibration: BeforeAndAfter
     roc: Roc | None  # None if a class is absent, or so rare that many resamples do not contain it
-    decision_curve: DecisionCurve
+    decision_curve: DecisionCurve  # at the prevalence of these images
 
 
 class Report(TypedDict):
-    """The artifact `test_report`.
+    """The artifact `test_report`: plain values, ready for JSON; undefined metrics are None.
 
     `n_twins` is the number of images with a near-duplicate in the training set, None if that was not checked.
-    `without_twins` is None if there are none or that was not checked.
+    `without_twins` is None if there are no twins or only twins, or if that was not checked.
     """
 
     threshold: float
@@ -114,115 +110,79 @@ class Report(TypedDict):
     without_twins: Scores | None
 
 
+@dataclass(frozen=True)
+class _Images:
+    """What is known about N images; the arguments of `build_report`."""
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    groups: NDArray[np.int64]
+    uncalibrated: NDArray[np.float64] | None
+    shortcut: NDArray[np.float64] | None
+
+    def keep(self, kept: NDArray[np.bool_]) -> "_Images":
+        return _Images(
+            self.labels[kept],
+            self.probabilities[kept],
+            self.groups[kept],
+            None if self.uncalibrated is None else self.uncalibrated[kept],
+            None if self.shortcut is None else self.shortcut[kept],
+        )
+
+
 def build_report(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
     threshold: float,
     *,
-    groups: np.ndarray,
-    uncalibrated: np.ndarray | None = None,
-    shortcut_probabilities: np.ndarray | None = None,
-    twins: np.ndarray | None = None,
+    groups: NDArray[np.int64],
+    uncalibrated: NDArray[np.float64] | None = None,
+    shortcut_probabilities: NDArray[np.float64] | None = None,
+    twins: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> Report:
-    """Report all that is known of a classifier on images that had no part in making it.
+    """Compute every metric of a classifier on held-out images.
 
     Args:
         labels: int (N,), 1 is malignant.
-        probabilities: float (N,) in 0..1, as they are served: after temperature scaling.
-        threshold: a probability at or above it is called malignant; chosen on validation images.
-        groups: int (N,), equal for near-duplicate images: these are resampled together.
+        probabilities: float (N,) in 0..1, after temperature scaling.
+        threshold: images with this probability or a higher one are classified as malignant; from validation images.
+        groups: int (N,), equal for near-duplicate images, which are resampled together.
         uncalibrated: float (N,), the probabilities before temperature scaling, if they are known.
-        shortcut_probabilities: float (N,), what colour statistics alone give for the same images.
-        twins: bool (N,), images that have a near-duplicate in the training set; None if nobody looked.
+        shortcut_probabilities: float (N,), of the colour baseline for the same images.
+        twins: bool (N,), whether each image has a near-duplicate in the training set; None if that was not checked.
         seed: of the bootstrap.
-
-    Returns:
-        Plain values, ready for JSON. An ESTIMATE is `{"value": float | None, "interval": [low, high] | None}`; None
-        stands for what is undefined. Intervals are of 95 %.
-
-        {
-            "threshold": float,
-            "n_twins": int | None,  # images with a twin in the training set; None if nobody looked
-            "all": SCORES,
-            "without_twins": SCORES | None,  # the same without them; None if there are none or nobody looked
-        }
-
-        SCORES = {
-            "n": int, "n_malignant": int, "n_groups": int,
-            "auroc": ESTIMATE,
-            "average_precision": ESTIMATE,
-            "shortcut": None | {
-                "auroc": ESTIMATE,
-                "difference": ESTIMATE,  # model minus shortcut, paired (DeLong)
-                "standard_error": float | None,  # of the difference
-                "p": float | None,  # two-sided
-            },
-            "specificity_at_sensitivity": [{"sensitivity": 0.9, **ESTIMATE}, {"sensitivity": 0.95, **ESTIMATE}],
-            "sensitivity_at_specificity": [{"specificity": 0.9, **ESTIMATE}, {"specificity": 0.95, **ESTIMATE}],
-            "operating_point": {
-                "threshold": float,
-                "true_positives": int, "false_negatives": int, "true_negatives": int, "false_positives": int,
-                "sensitivity": ESTIMATE, "specificity": ESTIMATE, "accuracy": ESTIMATE,
-                "predictive_values": [  # at 2, 10 and 45 % prevalence
-                    {"prevalence": 0.02, "ppv": ESTIMATE, "npv": ESTIMATE}, ...
-                ],
-            },
-            "calibration": {  # "before" temperature scaling is None if `uncalibrated` is
-                "before": CALIBRATION | None, "after": CALIBRATION,
-            },
-            "roc": {  # as many points as there are in "false_positive_rate", 0 to 1 in steps of 0.01
-                "false_positive_rate": [float, ...],
-                "sensitivity": [float, ...], "low": [float, ...], "high": [float, ...],  # band pointwise
-            } | None,  # where a class is absent, or so rare that many resamples lack it
-            "decision_curve": {  # net benefit by threshold 0.01, 0.02 ... 0.99, at the prevalence of these images
-                "threshold": [float, ...], "model": [float, ...], "all_malignant": [float, ...],
-            },  # calling none malignant has net benefit 0
-        }
-
-        CALIBRATION = {
-            "brier": ESTIMATE,
-            "ece": float | None,  # expected calibration error, 15 equal-width bins; it has no honest interval
-            "ece_noise": float | None,  # 95 % of perfectly calibrated models would show less on as many images
-            "bins": [  # of those 15 that hold images, in order
-                {"predicted": float, "observed": float, "interval": [low, high], "n": int}, ...
-            ],
-        }
     """
-
-    def scores(kept: np.ndarray) -> dict[str, Any]:
-        return _scores(
-            labels[kept],
-            probabilities[kept],
-            threshold,
-            groups[kept],
-            None if uncalibrated is None else uncalibrated[kept],
-            None if shortcut_probabilities is None else shortcut_probabilities[kept],
-            seed,
-        )
-
-    n_twins = None if twins is None else int(twins.sum())
+    images = _Images(labels, probabilities, groups, uncalibrated, shortcut_probabilities)
+    without_twins = None
+    if twins is not None and 0 < twins.sum() < len(labels):
+        without_twins = _scores(images.keep(~twins), threshold, seed)
     return {
         "threshold": float(threshold),
-        "n_twins": n_twins,
-        "all": scores(np.ones(len(labels), dtype=bool)),
-        "without_twins": scores(~twins) if twins is not None and 0 < twins.sum() < len(labels) else None,
+        "n_twins": None if twins is None else int(twins.sum()),
+        "all": _scores(images, threshold, seed),
+        "without_twins": without_twins,
     }
 
 
-def flat_metrics(report: Mapping[str, Any]) -> dict[str, float | None]:
-    """Flatten the main figures of a `report` for a tracker of numbers by name.
+def flat_metrics(report: Report) -> dict[str, float | None]:
+    """Flatten the main metrics of a report, as MLflow stores them.
 
     Returns:
-        Of each of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, `shortcut_auroc`,
-        `above_shortcut` and `auroc_without_twins` that the report has, the value and its interval's ends as `_low`
-        and `_high`; and `ece`. None where undefined.
+        The value of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, and, if the report
+        has them, `shortcut_auroc`, `above_shortcut` and `auroc_without_twins`; the ends of their intervals under the
+        same names with `_low` and `_high`; and `ece`. None where undefined.
     """
     scores, shortcut, without = report["all"], report["all"]["shortcut"], report["without_twins"]
-    after = scores["calibration"]["after"]
-    estimates = {name: scores[name] for name in ("auroc", "average_precision")}
-    estimates |= {name: scores["operating_point"][name] for name in ("sensitivity", "specificity", "accuracy")}
-    estimates["brier"] = after["brier"]
+    point, after = scores["operating_point"], scores["calibration"]["after"]
+    estimates = {
+        "auroc": scores["auroc"],
+        "average_precision": scores["average_precision"],
+        "sensitivity": point["sensitivity"],
+        "specificity": point["specificity"],
+        "accuracy": point["accuracy"],
+        "brier": after["brier"],
+    }
     if shortcut:
         estimates |= {"shortcut_auroc": shortcut["auroc"], "above_shortcut": shortcut["difference"]}
     if without:
@@ -234,82 +194,88 @@ def flat_metrics(report: Mapping[str, Any]) -> dict[str, float | None]:
     return flat
 
 
-def _scores(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    threshold: float,
-    groups: np.ndarray,
-    uncalibrated: np.ndarray | None,
-    shortcut: np.ndarray | None,
-    seed: int,
-) -> dict[str, Any]:
-    ranking = Ranking(labels, probabilities)
-    shortcut_ranking = None if shortcut is None else Ranking(labels, shortcut)
-    predicted = {"after": probabilities} | ({} if uncalibrated is None else {"before": uncalibrated})
-
-    def statistics(weights: np.ndarray) -> dict[str, np.ndarray]:
-        malignant, benign = ranking.calls(weights)
-        out = {
-            "auroc": ranking_auroc(malignant, benign),
-            "average_precision": average_precision(malignant, benign),
-            "roc": sensitivity_at(malignant, benign, [1 - rate for rate in _FALSE_POSITIVE_RATES]),
-            "sensitivity": sensitivity_at(malignant, benign, SPECIFICITIES),
-            "specificity": specificity_at(malignant, benign, SENSITIVITIES),
-        }
-        # The mean squared error of probabilities is Brier's score.
-        out |= {name: weights @ (values - labels) ** 2 / weights.sum(axis=1) for name, values in predicted.items()}
-        if shortcut_ranking is not None:
-            out["shortcut"] = ranking_auroc(*shortcut_ranking.calls(weights))
-        return out
-
-    drawn = intervals.bootstrap(statistics, groups, seed)
-    rates = {"false_positive_rate": _FALSE_POSITIVE_RATES}
-    band = dict(zip(("sensitivity", "low", "high"), drawn["roc"].tolist(), strict=True))
-    reliability = {
-        name: {
-            "brier": intervals.estimate(*drawn[name]),
-            **calibration.reliability(labels, values, groups, seed),
-        }
-        for name, values in predicted.items()
-    }
+def _scores(images: _Images, threshold: float, seed: int) -> Scores:
+    drawn = _bootstrap(images, seed)
     return {
-        "n": len(labels),
-        "n_malignant": int((labels == 1).sum()),
-        "n_groups": len(np.unique(groups)),
+        "n": len(images.labels),
+        "n_malignant": int((images.labels == 1).sum()),
+        "n_groups": len(np.unique(images.groups)),
         "auroc": intervals.estimate(*drawn["auroc"]),
         "average_precision": intervals.estimate(*drawn["average_precision"]),
-        "shortcut": None if shortcut is None else _against_shortcut(labels, probabilities, shortcut, drawn["shortcut"]),
+        "shortcut": _against_shortcut(images, drawn),
         "specificity_at_sensitivity": [
-            {"sensitivity": at, **intervals.estimate(*drawn["specificity"][:, column])}
-            for column, at in enumerate(SENSITIVITIES)
+            {"sensitivity": level, **intervals.estimate(*drawn["specificity"][:, column])}
+            for column, level in enumerate(SENSITIVITIES)
         ],
         "sensitivity_at_specificity": [
-            {"specificity": at, **intervals.estimate(*drawn["sensitivity"][:, column])}
-            for column, at in enumerate(SPECIFICITIES)
+            {"specificity": level, **intervals.estimate(*drawn["sensitivity"][:, column])}
+            for column, level in enumerate(SPECIFICITIES)
         ],
-        "operating_point": _operating_point(labels, probabilities >= threshold, groups, threshold),
-        "calibration": {"before": reliability.get("before"), "after": reliability["after"]},
-        "roc": None if np.isnan(drawn["roc"]).any() else rates | band,
-        "decision_curve": decision_curve(labels, probabilities),
+        "operating_point": _operating_point(images, threshold),
+        "calibration": _calibration(images, drawn, seed),
+        "roc": _roc(drawn),
+        "decision_curve": decision_curve(images.labels, images.probabilities),
     }
 
 
-def _against_shortcut(
-    labels: np.ndarray, probabilities: np.ndarray, shortcut: np.ndarray, drawn: np.ndarray
-) -> dict[str, Any]:
-    paired = intervals.delong(labels, probabilities, shortcut)
+def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Values and intervals, as from `intervals.bootstrap`, of all metrics whose interval comes from resamples."""
+    ranking = Ranking(images.labels, images.probabilities)
+    shortcut = None if images.shortcut is None else Ranking(images.labels, images.shortcut)
+    predicted = {"brier after": images.probabilities, "brier before": images.uncalibrated}
+    squared_errors = {name: (each - images.labels) ** 2 for name, each in predicted.items() if each is not None}
+
+    def statistics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        positives = ranking.positives(weights)
+        out = {
+            "auroc": positives.auroc(),
+            "average_precision": positives.average_precision(),
+            "roc": positives.sensitivity_at([1 - rate for rate in _FALSE_POSITIVE_RATES]),
+            "sensitivity": positives.sensitivity_at(SPECIFICITIES),
+            "specificity": positives.specificity_at(SENSITIVITIES),
+        }
+        out |= {name: weights @ errors / weights.sum(axis=1) for name, errors in squared_errors.items()}
+        if shortcut is not None:
+            out["shortcut"] = shortcut.positives(weights).auroc()
+        return out
+
+    return intervals.bootstrap(statistics, images.groups, seed)
+
+
+def _against_shortcut(images: _Images, drawn: dict[str, NDArray[np.float64]]) -> AgainstShortcut | None:
+    if images.shortcut is None:
+        return None
+    paired = intervals.delong(images.labels, images.probabilities, images.shortcut)
     return {
-        "auroc": intervals.estimate(*drawn),
+        "auroc": intervals.estimate(*drawn["shortcut"]),
         "difference": {"value": paired.difference, "interval": paired.interval},
         "standard_error": paired.standard_error,
         "p": paired.p,
     }
 
 
-def _operating_point(labels: np.ndarray, called: np.ndarray, groups: np.ndarray, threshold: float) -> dict[str, Any]:
-    malignant = labels == 1
-    found, found_groups = called[malignant], groups[malignant]
-    cleared, cleared_groups = ~called[~malignant], groups[~malignant]
+def _calibration(images: _Images, drawn: dict[str, NDArray[np.float64]], seed: int) -> BeforeAndAfter:
+    def measured(when: str, probabilities: NDArray[np.float64]) -> Calibration:
+        reliability = calibration.reliability(images.labels, probabilities, images.groups, seed)
+        return {"brier": intervals.estimate(*drawn[f"brier {when}"]), **reliability}
+
+    return {
+        "before": None if images.uncalibrated is None else measured("before", images.uncalibrated),
+        "after": measured("after", images.probabilities),
+    }
+
+
+def _roc(drawn: dict[str, NDArray[np.float64]]) -> Roc | None:
+    if np.isnan(drawn["roc"]).any():
+        return None
+    sensitivity, low, high = drawn["roc"].tolist()
+    return {"false_positive_rate": _FALSE_POSITIVE_RATES, "sensitivity": sensitivity, "low": low, "high": high}
+
+
+def _operating_point(images: _Images, threshold: float) -> OperatingPoint:
+    malignant, positive = images.labels == 1, images.probabilities >= threshold
+    found, found_groups = positive[malignant], images.groups[malignant]
+    cleared, cleared_groups = ~positive[~malignant], images.groups[~malignant]
     return {
         "threshold": float(threshold),
         "true_positives": int(found.sum()),
@@ -318,7 +284,7 @@ def _operating_point(labels: np.ndarray, called: np.ndarray, groups: np.ndarray,
         "false_positives": int((~cleared).sum()),
         "sensitivity": intervals.share(found, found_groups),
         "specificity": intervals.share(cleared, cleared_groups),
-        "accuracy": intervals.share(called == malignant, groups),
+        "accuracy": intervals.share(positive == malignant, images.groups),
         "predictive_values": [
             {
                 "prevalence": prevalence,

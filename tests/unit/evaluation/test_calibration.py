@@ -9,7 +9,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from torchmetrics.functional.classification import binary_calibration_error
 
-from skinlib.calibration import BINS, calibrate, fit_temperature, reliability
+from skinlib.evaluation.calibration import BINS, calibrate, fit_temperature, reliability
 
 
 def outcomes(n: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

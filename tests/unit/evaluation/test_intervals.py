@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from skinlib.evaluation import auroc, auroc_estimate
-from skinlib.intervals import bootstrap, delong, predictive_value, share
+from skinlib.evaluation.intervals import bootstrap, delong, predictive_value, share
+from skinlib.evaluation.metrics import auroc, auroc_estimate
 
 # The bootstrap
 
@@ -42,7 +42,7 @@ def test_many_images_are_resampled_in_batches_that_change_nothing(monkeypatch: p
     labels, scores = normal_scores(np.random.default_rng(0), 100, 1)
     at_once = auroc_estimate(labels, scores, np.arange(100))
     sizes = []
-    monkeypatch.setattr("skinlib.intervals._BATCH_ELEMENTS", 100 * 300)
+    monkeypatch.setattr("skinlib.evaluation.intervals._BATCH_ELEMENTS", 100 * 300)
 
     def mean(weights: np.ndarray) -> dict[str, np.ndarray]:
         sizes.append(len(weights))

@@ -1,4 +1,4 @@
-"""Metrics and the test report, checked against scikit-learn and against definitions written out."""
+"""The test report, checked against scikit-learn and against definitions written out."""
 
 import json
 from random import Random
@@ -10,78 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
-from skinlib.calibration import calibrate
-from skinlib.evaluation import auroc, binary_metrics, decision_curve, figures, operating_threshold, report
-from skinlib.intervals import delong
+from skinlib.evaluation.calibration import calibrate
+from skinlib.evaluation.intervals import delong
+from skinlib.evaluation.metrics import binary_metrics
+from skinlib.evaluation.scores import build_report, flat_metrics
 from tests.unit import results
-
-LABELS = np.array([0, 0, 0, 1, 1])
-PROBABILITIES = np.array([0.1, 0.5, 0.3, 0.7, 0.2])
-
-
-def test_the_metrics_of_a_case_done_by_hand():
-    assert binary_metrics(LABELS, PROBABILITIES) == {
-        "n": 5,
-        "n_malignant": 2,
-        "threshold": 0.5,
-        "auroc": pytest.approx(4 / 6),
-        "accuracy": pytest.approx(3 / 5),
-        "sensitivity": pytest.approx(1 / 2),
-        "specificity": pytest.approx(2 / 3),
-    }
-
-
-def test_a_metric_that_is_undefined_is_none():
-    metrics = binary_metrics(np.array([0, 0]), np.array([0.1, 0.9]))
-    assert metrics["auroc"] is None
-    assert metrics["sensitivity"] is None
-    assert metrics["specificity"] == 0.5
-
-
-scored = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=50)
-
-
-@given(scored, st.randoms(use_true_random=False))
-def test_metrics_do_not_depend_on_the_order_of_the_images(pairs, random):
-    shuffled = random.sample(pairs, len(pairs))
-    first, second = (binary_metrics(*map(np.array, zip(*p, strict=True))) for p in (pairs, shuffled))
-    assert first == pytest.approx(second)
-
-
-# A few decimals, so that float rounding in a map cannot make ties.
-@settings(derandomize=True)
-@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 100)), min_size=1, max_size=50))
-def test_a_monotone_map_does_not_change_the_auroc(pairs: list[tuple[int, int]]) -> None:
-    labels, percent = np.array(pairs).T
-    expected = auroc(labels, percent / 100)
-    for mapped in (np.exp(percent / 10), percent**3, calibrate(percent / 100, 2.5)):
-        assert auroc(labels, mapped) == expected
-
-
-# The operating point
-
-
-@settings(derandomize=True)
-@given(scored.filter(lambda pairs: any(label for label, _ in pairs)), st.sampled_from([0.5, 0.8, 0.9, 0.95, 1.0]))
-def test_the_operating_threshold_is_the_highest_that_reaches_the_sensitivity(
-    pairs: list[tuple[int, float]], sensitivity: float
-) -> None:
-    labels, probabilities = (np.array(column) for column in zip(*pairs, strict=True))
-    threshold = operating_threshold(labels, probabilities, sensitivity)
-    assert binary_metrics(labels, probabilities, threshold)["sensitivity"] >= sensitivity
-    assert binary_metrics(labels, probabilities, np.nextafter(threshold, 2))["sensitivity"] < sensitivity
-
-
-def test_rounding_does_not_cost_an_image() -> None:
-    # 0.55 * 100 is a little more than 55 in binary.
-    assert operating_threshold(np.ones(100), np.arange(100), 0.55) == 45
-
-
-# The report
 
 
 def images(n: int = 300, seed: int = 0) -> dict[str, Any]:
-    """Arguments of `report`: n images, a tenth in groups of two, scores of two decimals so that there are ties."""
+    """Arguments of `build_report` for n images: a tenth is in groups of two, and some probabilities are equal."""
     rng = np.random.default_rng(seed)
     labels = (rng.random(n) < 0.4).astype(int)
     groups = np.arange(n)
@@ -99,8 +36,8 @@ def images(n: int = 300, seed: int = 0) -> dict[str, Any]:
 
 
 IMAGES = images()
-REPORT = report(**IMAGES)
-LABELS_OF, SCORES_OF = IMAGES["labels"], IMAGES["probabilities"]
+REPORT = build_report(**IMAGES)
+LABELS, PROBABILITIES = IMAGES["labels"], IMAGES["probabilities"]
 
 
 def test_a_report_is_plain() -> None:
@@ -109,23 +46,28 @@ def test_a_report_is_plain() -> None:
 
 def test_scores_equal_scikit_learns() -> None:
     scores = REPORT["all"]
-    assert scores["auroc"]["value"] == pytest.approx(roc_auc_score(LABELS_OF, SCORES_OF))
-    assert scores["average_precision"]["value"] == pytest.approx(average_precision_score(LABELS_OF, SCORES_OF))
-    for name, probabilities in (("before", IMAGES["uncalibrated"]), ("after", SCORES_OF)):
+    assert scores["auroc"]["value"] == pytest.approx(roc_auc_score(LABELS, PROBABILITIES))
+    assert scores["average_precision"]["value"] == pytest.approx(average_precision_score(LABELS, PROBABILITIES))
+    for name, probabilities in (("before", IMAGES["uncalibrated"]), ("after", PROBABILITIES)):
         brier = scores["calibration"][name]["brier"]
-        assert brier["value"] == pytest.approx(brier_score_loss(LABELS_OF, probabilities))
+        assert brier["value"] == pytest.approx(brier_score_loss(LABELS, probabilities))
 
 
-@settings(derandomize=True, max_examples=50)
-@given(scored.filter(lambda pairs: len({label for label, _ in pairs}) == 2))
+both_classes = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=50).filter(
+    lambda pairs: len({label for label, _ in pairs}) == 2
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(both_classes)
 def test_ranking_scores_equal_scikit_learns_on_any_images(pairs: list[tuple[int, float]]) -> None:
     labels, probabilities = (np.array(column) for column in zip(*pairs, strict=True))
-    scores = report(labels, probabilities, 0.5, groups=np.arange(len(labels)))["all"]
+    scores = build_report(labels, probabilities, 0.5, groups=np.arange(len(labels)))["all"]
     assert scores["auroc"]["value"] == pytest.approx(roc_auc_score(labels, probabilities))
     assert scores["average_precision"]["value"] == pytest.approx(average_precision_score(labels, probabilities))
 
 
-def test_every_estimate_lies_in_its_interval() -> None:
+def test_every_estimate_is_inside_its_interval() -> None:
     def estimates(node: Any) -> list[dict[str, Any]]:
         if isinstance(node, dict):
             return [node] if "value" in node else [found for child in node.values() for found in estimates(child)]
@@ -138,12 +80,12 @@ def test_every_estimate_lies_in_its_interval() -> None:
 
 
 def rates(threshold: float) -> tuple[float, float]:
-    called = threshold <= SCORES_OF
-    return called[LABELS_OF == 1].mean(), (~called[LABELS_OF == 0]).mean()
+    positive = threshold <= PROBABILITIES
+    return positive[LABELS == 1].mean(), (~positive[LABELS == 0]).mean()
 
 
 def test_specificity_at_a_sensitivity_is_the_best_of_all_thresholds_that_reach_it() -> None:
-    both = [rates(threshold) for threshold in np.unique(SCORES_OF)]
+    both = [rates(threshold) for threshold in np.unique(PROBABILITIES)]
     for row in REPORT["all"]["specificity_at_sensitivity"]:
         assert row["value"] == pytest.approx(max(other for reached, other in both if reached >= row["sensitivity"]))
     for row in REPORT["all"]["sensitivity_at_specificity"]:
@@ -151,9 +93,9 @@ def test_specificity_at_a_sensitivity_is_the_best_of_all_thresholds_that_reach_i
 
 
 def test_a_rate_that_is_just_allowed_is_allowed() -> None:
-    # At 8.5 one of 10 benign images is called malignant, and one of 10 malignant images is not.
+    # At 8.5, one of 10 benign images is classified as malignant, and one of 10 malignant images is not.
     labels, scores = np.repeat([0, 1], 10), np.array([*range(10), *[8.5] * 9, -1])
-    found = report(labels, scores / 10, 0.5, groups=np.arange(20))["all"]
+    found = build_report(labels, scores / 10, 0.5, groups=np.arange(20))["all"]
     assert [row["value"] for row in found["sensitivity_at_specificity"]] == [0.9, 0]
     assert [row["value"] for row in found["specificity_at_sensitivity"]] == [0.9, 0]
 
@@ -169,14 +111,14 @@ def test_the_roc_curve_rises_from_its_first_to_its_last_point_within_its_band() 
 
 
 def test_the_operating_point_agrees_with_the_metrics_at_its_threshold() -> None:
-    point, metrics = REPORT["all"]["operating_point"], binary_metrics(LABELS_OF, SCORES_OF, 0.3)
+    point, metrics = REPORT["all"]["operating_point"], binary_metrics(LABELS, PROBABILITIES, 0.3)
     for name in ("sensitivity", "specificity", "accuracy"):
         assert point[name]["value"] == pytest.approx(metrics[name])
     assert point["true_positives"] + point["false_negatives"] == metrics["n_malignant"]
     assert point["true_negatives"] + point["false_positives"] == metrics["n"] - metrics["n_malignant"]
 
 
-def test_predictive_values_at_the_images_own_prevalence_would_be_the_shares_of_right_calls() -> None:
+def test_predictive_values_follow_from_sensitivity_specificity_and_prevalence() -> None:
     point = REPORT["all"]["operating_point"]
     assert [row["prevalence"] for row in point["predictive_values"]] == [0.02, 0.1, 0.45]
     for row in point["predictive_values"]:
@@ -194,37 +136,28 @@ def test_predictive_values_at_the_images_own_prevalence_would_be_the_shares_of_r
 
 def test_the_shortcut_is_compared_on_the_same_images() -> None:
     shortcut = REPORT["all"]["shortcut"]
-    paired = delong(LABELS_OF, SCORES_OF, IMAGES["shortcut_probabilities"])
+    paired = delong(LABELS, PROBABILITIES, IMAGES["shortcut_probabilities"])
     assert shortcut["auroc"]["value"] == pytest.approx(paired.second)
     assert shortcut["difference"] == {"value": paired.difference, "interval": paired.interval}
     assert (shortcut["standard_error"], shortcut["p"]) == (paired.standard_error, paired.p)
 
 
-def test_net_benefit_is_true_alarms_less_false_ones_at_the_odds_of_the_threshold() -> None:
-    curve = decision_curve(LABELS_OF, SCORES_OF)
-    for threshold, model, everything in zip(*curve.values(), strict=True):
-        called = threshold <= SCORES_OF
-        for calls, benefit in ((called, model), (np.ones_like(called), everything)):
-            true, false = np.sum(calls & (LABELS_OF == 1)), np.sum(calls & (LABELS_OF == 0))
-            assert benefit == pytest.approx((true - false * threshold / (1 - threshold)) / len(LABELS_OF))
-
-
-def test_the_report_is_given_again_without_twins() -> None:
+def test_scores_without_twins_are_those_of_the_other_images() -> None:
     kept = ~IMAGES["twins"]
     columns = {name: each[kept] for name, each in IMAGES.items() if name != "threshold"}
     assert REPORT["n_twins"] == IMAGES["twins"].sum() > 0
-    assert report(**{**columns, "threshold": 0.3, "twins": None})["all"] == REPORT["without_twins"]
+    assert build_report(**{**columns, "threshold": 0.3, "twins": None})["all"] == REPORT["without_twins"]
 
 
 @pytest.mark.parametrize(("twins", "n"), [(None, None), (np.zeros(300, dtype=bool), 0)])
-def test_there_is_no_second_report_where_no_twins_are_known(twins: np.ndarray | None, n: int | None) -> None:
-    found = report(**{**IMAGES, "twins": twins})
+def test_without_known_twins_there_are_no_scores_without_them(twins: np.ndarray | None, n: int | None) -> None:
+    found = build_report(**{**IMAGES, "twins": twins})
     assert (found["n_twins"], found["without_twins"]) == (n, None)
     assert found["all"] == REPORT["all"]
 
 
-def test_a_report_goes_without_what_is_not_known() -> None:
-    scores = report(LABELS_OF, SCORES_OF, 0.3, groups=IMAGES["groups"])["all"]
+def test_the_shortcut_and_the_calibration_before_scaling_are_optional() -> None:
+    scores = build_report(LABELS, PROBABILITIES, 0.3, groups=IMAGES["groups"])["all"]
     assert scores["shortcut"] is None
     assert scores["calibration"] == {"before": None, "after": REPORT["all"]["calibration"]["after"]}
     assert scores["auroc"] == REPORT["all"]["auroc"]
@@ -232,7 +165,7 @@ def test_a_report_goes_without_what_is_not_known() -> None:
 
 def test_the_order_of_the_images_does_not_change_the_report() -> None:
     order = Random(0).sample(range(300), 300)
-    shuffled = report(**{name: each if name == "threshold" else each[order] for name, each in IMAGES.items()})
+    shuffled = build_report(**{name: each if name == "threshold" else each[order] for name, each in IMAGES.items()})
 
     def rounded(text: str) -> Any:
         return json.loads(text, parse_float=lambda number: round(float(number), 10))
@@ -240,17 +173,17 @@ def test_the_order_of_the_images_does_not_change_the_report() -> None:
     assert rounded(json.dumps(shuffled)) == rounded(json.dumps(REPORT))
 
 
-def test_another_seed_moves_the_intervals_a_little_and_no_value() -> None:
-    first, second = (report(**IMAGES, seed=seed)["all"]["auroc"] for seed in (0, 1))
+def test_another_seed_changes_the_intervals_a_little_and_no_value() -> None:
+    first, second = (build_report(**IMAGES, seed=seed)["all"]["auroc"] for seed in (0, 1))
     assert first["value"] == second["value"]
     assert first["interval"] != second["interval"]
     assert first["interval"] == pytest.approx(second["interval"], abs=0.01)
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_of_a_single_class_what_is_undefined_is_none(label: int) -> None:
+def test_undefined_metrics_of_a_single_class_are_none(label: int) -> None:
     one = images(50) | {"labels": np.full(50, label), "twins": None}
-    scores = report(**one)["all"]
+    scores = build_report(**one)["all"]
     nothing = {"value": None, "interval": None}
     point = scores["operating_point"]
     absent, present = ("sensitivity", "specificity") if label == 0 else ("specificity", "sensitivity")
@@ -267,13 +200,13 @@ def test_of_a_single_class_what_is_undefined_is_none(label: int) -> None:
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_there_is_no_average_precision_of_a_single_class(label: int) -> None:
-    scores = report(np.full(9, label), np.arange(9) / 9, 0.5, groups=np.arange(9))["all"]
+    scores = build_report(np.full(9, label), np.arange(9) / 9, 0.5, groups=np.arange(9))["all"]
     assert scores["average_precision"] == {"value": None, "interval": None}
 
 
-def test_figures_are_those_of_the_report_by_name():
+def test_flat_metrics_are_those_of_the_report() -> None:
     full = results.report()
-    flat = figures(full)
+    flat = flat_metrics(full)
     scores = full["all"]
     assert [flat["auroc"], flat["auroc_low"], flat["auroc_high"]] == [
         scores["auroc"]["value"],
@@ -285,7 +218,7 @@ def test_figures_are_those_of_the_report_by_name():
     assert flat["specificity"] == scores["operating_point"]["specificity"]["value"]
 
 
-def test_figures_leave_out_what_the_report_does_not_have():
-    flat = figures(results.report("bare"))
+def test_flat_metrics_leave_out_what_the_report_does_not_have() -> None:
+    flat = flat_metrics(results.report("bare"))
     assert not [name for name in flat if "shortcut" in name or "twins" in name]
-    assert figures(results.report("benign"))["auroc"] is None
+    assert flat_metrics(results.report("benign"))["auroc"] is None
