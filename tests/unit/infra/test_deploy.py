@@ -115,9 +115,7 @@ def test_a_failed_deployment_names_the_resource_and_the_next_one_offers_to_start
     ],
 )
 @pytest.mark.parametrize("verb", ["up", "down"])
-def test_a_missing_setting_is_one_sentence_without_a_traceback(
-    aws, folder, monkeypatch, verb, missing, sentence
-):
+def test_a_missing_setting_is_one_sentence_without_a_traceback(aws, folder, monkeypatch, verb, missing, sentence):
     for name in missing:
         monkeypatch.delenv(name)
     command = [sys.executable, "-m", "infra.deploy", verb] + (["--data", str(folder)] if verb == "up" else [])
