@@ -8,7 +8,7 @@ def curve(rng: np.random.Generator, lean: float, shortest: float) -> NDArray[np.
     """Draw a slightly bent line at random: a quadratic Bézier curve.
 
     Args:
-        rng: Gives the same curve in the same state, whatever the image.
+        rng: Random generator; the order of its draws must not change, or the sample changes.
         lean: Mean direction of the hairs of an image, in radians.
         shortest: Lower bound of half the length, as a fraction of the image's side; the upper bound is 0.6.
 
