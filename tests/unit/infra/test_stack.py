@@ -1,14 +1,13 @@
 import json
 import re
-from pathlib import Path
 
 import boto3
 import pytest
 from cfnlint.decode import cfn_yaml
 
 from infra import deploy
+from skinlib.training.checkpoint import checkpoint_folder
 
-ROOT = Path(__file__).parents[3]
 RESOURCES = cfn_yaml.load(str(deploy.TEMPLATE))["Resources"]
 BUCKETS = ["DataBucket", "DatastoreBucket"]
 
@@ -45,8 +44,7 @@ def test_the_lifecycle_rule_covers_the_flows_checkpoints(aws, deployed):
     made = deployed.outputs
     rules = boto3.client("s3").get_bucket_lifecycle_configuration(Bucket=made["DatastoreBucket"])["Rules"]
     prefix = {rule["ID"]: rule["Filter"]["Prefix"] for rule in rules}["checkpoints"]
-    assert 'return f"skinlib/checkpoints/{run_key}"' in (ROOT / "flows/train.py").read_text()
-    assert f"s3://{made['DatastoreBucket']}/{prefix}" == f"{made['DatastoreRoot']}/skinlib/checkpoints/"
+    assert f"s3://{made['DatastoreBucket']}/{prefix}" == f"{made['DatastoreRoot']}/{checkpoint_folder('')}"
 
 
 def test_the_queue_asks_for_spot_first_and_costs_nothing_while_idle(aws, deployed):
