@@ -89,7 +89,7 @@ def _twins(n: int | None) -> str:
         return "Near-duplicates of test images in training were not checked."
     if n == 0:
         return "No test image has a near-duplicate in training."
-    return f"{n:,} test images have a twin (a near-duplicate) in training, which can inflate the results."
+    return f"Test images with a twin (a near-duplicate) in training: {n:,}. They can inflate the results."
 
 
 def _operating_point(card: Card, findings: TestFindings) -> None:
@@ -98,9 +98,8 @@ def _operating_point(card: Card, findings: TestFindings) -> None:
     words = f"""An image with a probability of {threshold:.3f} or higher is classified as malignant. The threshold was \
 chosen on validation images.
 
-Of {scores["n_malignant"]:,} malignant test images, {point["false_negatives"]:,} were missed (false negatives). Of \
-{scores["n"] - scores["n_malignant"]:,} benign test images, {point["false_positives"]:,} were false alarms (false \
-positives)."""
+False negatives (missed malignant images): {point["false_negatives"]:,} of {scores["n_malignant"]:,}. False positives \
+(false alarms): {point["false_positives"]:,} of {scores["n"] - scores["n_malignant"]:,} benign images."""
     card.append(Markdown(f"## Operating point: threshold {threshold:.3f}\n\n{words}"))
     _metrics(card, report, "Operating point")
     card.append(picture(figures.confusion_figure(findings.labels, findings.probabilities, threshold)))
@@ -113,8 +112,8 @@ def _usefulness(card: Card, findings: TestFindings) -> None:
     card.append(Markdown(f"## Predictive values\n\n{words}"))
     _metrics(card, report, "Predictive values")
     words = """Net benefit is the number of true positives per image, minus the false positives, weighted by the odds \
-of the decision threshold. Use the model where its line is the highest. The curve holds for the prevalence of these \
-test images, which is much higher than in practice."""
+of the decision threshold. The model is useful at thresholds where its line is the highest. The curve holds for the \
+prevalence of these test images, which is much higher than in practice."""
     card.append(Markdown(f"## Decision curve\n\n{words}"))
     card.append(picture(figures.decision_figure(report["all"]["decision_curve"], report["threshold"])))
 
@@ -145,7 +144,7 @@ def _robustness(card: Card, findings: TestFindings) -> None:
         ]
         for row in findings.stress
     ]
-    heads = ["images", "AUROC", "change of AUROC", "sensitivity", "specificity", "mean change of the probability"]
+    heads = ["images", "AUROC", "AUROC change", "sensitivity", "specificity", "mean probability change"]
     card.append(table(rows, heads))
 
 

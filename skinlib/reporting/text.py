@@ -166,7 +166,7 @@ def audit_report(audit: Audit, shortcut_auroc: float | None, limit: int = 20) ->
 def run_summary(
     leaderboard: "pd.DataFrame",
     report: Report,
-    registered: Mapping[str, str],
+    registered: Mapping[str, object],
     tracking_uri: str,
     synthetic: bool,
 ) -> str:

@@ -49,7 +49,7 @@ def test_card_opens_with_the_model_and_the_colour_baseline(full):
         f"**AUROC {estimate(scores['auroc'])}** on 100 test images, 40 malignant",
         f"**Colour baseline: AUROC {estimate(shortcut['auroc'])}.** The model's gain over it is "
         f"{estimate(shortcut['difference'])}",
-        "5 test images have a twin",
+        "Test images with a twin (a near-duplicate) in training: 5.",
     ):
         assert words in full.text()
 
@@ -63,8 +63,8 @@ def test_card_gives_every_metric_with_and_without_twins_and_its_meaning(full, ro
 
 def test_card_counts_false_negatives_and_false_positives(full):
     point = results.report()["all"]["operating_point"]
-    assert f"Of 40 malignant test images, {point['false_negatives']} were missed (false negatives)" in full.text()
-    assert f"Of 60 benign test images, {point['false_positives']} were false alarms (false positives)" in full.text()
+    assert f"False negatives (missed malignant images): {point['false_negatives']} of 40." in full.text()
+    assert f"False positives (false alarms): {point['false_positives']} of 60 benign images." in full.text()
 
 
 def test_card_shows_undefined_metrics_as_undefined(card):
