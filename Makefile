@@ -70,17 +70,18 @@ platform-status: $(READY)  ## Show the health and address of each service
 test: $(READY)  ## Run all tests
 	$(PY) -m pytest
 
-lint: lint-fast  ## Check style, imports, types, the template, the Dockerfile and the workflows
+lint: lint-fast  ## Check style, imports, types, the template, the Dockerfile, the workflows and the citation file
 	$(PY) -m mypy
 	$(VENV)/bin/cfn-lint infra/stack.yaml
 	$(VENV)/bin/hadolint .devcontainer/Dockerfile
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 
 lint-fast: $(READY)  ## Check style and imports only, as the pre-commit hook does
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 format: $(READY)  ## Format the code and apply automatic fixes
 	$(PY) -m ruff check --fix .
