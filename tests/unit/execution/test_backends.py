@@ -1,14 +1,14 @@
-"""Compute configs: what they accept, what they refuse and how, and what they ask Metaflow for."""
+"""Compute configs: what they accept, what they refuse and how, and what they request from Metaflow."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from skinlib import backends
 from skinlib.errors import ConfigError
+from skinlib.execution import backends
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs/compute").glob("*.json"))
+CONFIGS = sorted((Path(__file__).parents[3] / "configs/compute").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -20,13 +20,13 @@ def test_there_is_a_config_for_every_backend():
     assert [path.stem for path in CONFIGS] == ["batch", "kubernetes", "local"]
 
 
-def test_batch_asks_for_what_the_config_says_and_leaves_the_rest_to_the_profile():
+def test_batch_requests_what_the_config_says_and_leaves_the_rest_to_the_profile():
     backend = backends.backend_from({"backend": "batch", "queue": "gpus", "cpu": 8, "memory": 30_000, "gpu": 2})
     assert backend.gpu_attributes() == {"queue": "gpus", "cpu": 8, "memory": 30_000, "gpu": 2}
     assert backend.attributes() == {"queue": "gpus"}
 
 
-def test_kubernetes_finds_gpu_type_and_spot_by_the_nodes_labels():
+def test_kubernetes_selects_gpu_type_and_spot_by_the_labels_of_the_nodes():
     backend = backends.backend_from(
         {
             "backend": "kubernetes",
@@ -47,7 +47,11 @@ def test_kubernetes_finds_gpu_type_and_spot_by_the_nodes_labels():
     assert backend.attributes() == {"image": "registry/image:1", "namespace": "ml"}
 
 
-def test_without_a_gpu_none_is_asked_for():
+def test_kubernetes_without_gpu_type_spot_and_selector_selects_no_nodes():
+    assert "node_selector" not in backends.backend_from({"backend": "kubernetes"}).gpu_attributes()
+
+
+def test_without_a_gpu_none_is_requested():
     assert "gpu" not in backends.backend_from({"backend": "batch", "gpu": 0}).gpu_attributes()
 
 
@@ -93,12 +97,12 @@ def test_a_secret_in_the_environment_is_refused_and_not_repeated(name, value):
 
 
 @pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "MLFLOW_TRACKING_URI", "AUTHOR", "COMPASS"])
-def test_a_harmless_variable_is_taken(name):
+def test_a_harmless_variable_is_accepted(name):
     backends.backend_from({"backend": "batch", "environment": {name: "https://mlflow.example.org"}})
 
 
-@pytest.mark.parametrize("content", [None, "{", "[1]"], ids=["missing", "no JSON", "no object"])
-def test_a_file_that_holds_no_config_is_named(tmp_path, content):
+@pytest.mark.parametrize("content", [None, "{", "[1]"], ids=["missing", "not JSON", "not an object"])
+def test_a_file_without_a_config_is_named(tmp_path, content):
     path = tmp_path / "compute.json"
     if content is not None:
         path.write_text(content)

@@ -1,4 +1,4 @@
-"""The way to MLflow: new databases, and servers that are dead, silent, closed or something else."""
+"""The connection to MLflow: new databases, and servers that are down, silent, refusing or no MLflow at all."""
 
 import os
 import socket
@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from skinlib import connection
 from skinlib.errors import TrackingError
+from skinlib.tracking import connection
 
 
-def test_processes_that_come_first_to_a_new_database_do_not_break_each_other(tmp_path: Path) -> None:
+def test_processes_that_create_a_database_at_the_same_time_do_not_break_each_other(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}
-    environment["PYTHONPATH"] = str(Path(connection.__file__).parents[1])
-    command = [sys.executable, "-c", "from skinlib.connection import check; print(check())"]
+    environment["PYTHONPATH"] = str(Path(connection.__file__).parents[2])
+    command = [sys.executable, "-c", "from skinlib.tracking.connection import check; print(check())"]
     racers = [
         subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE) for _ in range(2)
     ]
@@ -70,13 +70,13 @@ def test_a_database_of_another_version_of_mlflow_is_one_sentence(
         ("is it a@b?", "is it a@b?"),
     ],
 )
-def test_credentials_are_taken_out_and_nothing_else(text: str, shown: str) -> None:
+def test_credentials_are_removed_and_nothing_else(text: str, shown: str) -> None:
     assert connection.without_credentials(text) == shown
 
 
 @pytest.fixture
 def refusing_server() -> Iterator[tuple[str, list[int]]]:
-    """Answers every request with one status, as a proxy before MLflow or another program may."""
+    """Answers every request with one status, as a proxy or another program may."""
     status = [401]
 
     class Handler(BaseHTTPRequestHandler):
@@ -116,7 +116,7 @@ def test_a_refusal_is_one_sentence(
     assert "s3cret" not in str(error.value)
 
 
-def test_a_dead_server_is_one_sentence_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_down_is_one_sentence_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:s3cret@127.0.0.1:{probe.getsockname()[1]}")
@@ -128,7 +128,7 @@ def test_a_dead_server_is_one_sentence_in_seconds(monkeypatch: pytest.MonkeyPatc
     assert "s3cret" not in str(error.value)
 
 
-def test_a_server_that_hangs_is_given_up_after_the_users_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_hangs_is_given_up_after_the_user_s_own_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
@@ -150,7 +150,7 @@ def test_a_garbage_uri_is_one_sentence(uri: str, monkeypatch: pytest.MonkeyPatch
     assert "s3cret" not in str(error.value)
 
 
-def test_a_file_that_is_no_database_is_one_sentence_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_a_database_is_one_sentence_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mlflow.db").write_text("not a database, but long enough to look like something" * 50)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     began = time.monotonic()

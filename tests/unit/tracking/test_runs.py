@@ -9,31 +9,32 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from skinlib import tracking
 from skinlib.errors import TrackingError
+from skinlib.tracking import runs
+from skinlib.tracking.runs import RecordedRun, TrialLog
 from tests.servers.mlflow import MlflowServer
 
 
 @pytest.fixture
-def parent(mlflow_uri: str, request: pytest.FixtureRequest) -> tracking.RecordedRun:
+def parent(mlflow_uri: str, request: pytest.FixtureRequest) -> RecordedRun:
     return start(request.node.name)
 
 
-def start(run_key: str, **overrides: Any) -> tracking.RecordedRun:
+def start(run_key: str, **overrides: Any) -> RecordedRun:
     arguments: dict[str, Any] = {
         "name": "run",
         "params": {"seed": 0},
         "tags": {"data_url": "s3://bucket/skin"},
     }
-    return tracking.start_run("skin-lesion", run_key, **(arguments | overrides))
+    return runs.start_run("skin-lesion", run_key, **(arguments | overrides))
 
 
-def trial_log(parent: tracking.RecordedRun, trial_key: str = "resnet10-32px") -> tracking.TrialLog:
-    return tracking.TrialLog(parent, trial_key, params={"epochs": 3}, tags={"seed": 0}, git_commit="abc")
+def trial_log(parent: RecordedRun, trial_key: str = "resnet10-32px") -> TrialLog:
+    return TrialLog(parent, trial_key, params={"epochs": 3}, tags={"seed": 0}, git_commit="abc")
 
 
-def children(uri: str, parent: tracking.RecordedRun) -> dict[str, Run]:
-    """The runs of a parent's trials by trial key; fails where a trial has two."""
+def children(uri: str, parent: RecordedRun) -> dict[str, Run]:
+    """Return the runs of a parent's trials by trial key; fails if a trial has two."""
     client = MlflowClient(uri)
     experiment = client.get_run(parent["run_id"]).info.experiment_id
     found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent['run_id']}'")
@@ -54,7 +55,7 @@ def history(epochs: int, begin: int = 1) -> list[dict[str, Any]]:
     ]
 
 
-def curve(uri: str, parent: tracking.RecordedRun, name: str = "train_loss") -> list[tuple[int, float, int]]:
+def curve(uri: str, parent: RecordedRun, name: str = "train_loss") -> list[tuple[int, float, int]]:
     (run,) = children(uri, parent).values()
     points = MlflowClient(uri).get_metric_history(run.info.run_id, name)
     return sorted((point.step, point.value, point.timestamp) for point in points)
@@ -64,11 +65,11 @@ def expected(epochs: int) -> list[tuple[int, float, int]]:
     return [(e["epoch"], e["train_loss"], e["time_ms"]) for e in history(epochs)]
 
 
-def test_a_retried_start_goes_on_with_its_run(parent: tracking.RecordedRun, request: pytest.FixtureRequest) -> None:
+def test_a_retried_start_continues_its_run(parent: RecordedRun, request: pytest.FixtureRequest) -> None:
     assert start(request.node.name) == parent
 
 
-def test_the_parent_run_says_what_it_was_made_from(mlflow_uri: str) -> None:
+def test_the_parent_run_names_its_settings_and_sources(mlflow_uri: str) -> None:
     run = start(
         "described",
         params={"sweep": "quick", "seed": 3},
@@ -86,7 +87,7 @@ def test_the_parent_run_says_what_it_was_made_from(mlflow_uri: str) -> None:
     }
 
 
-def test_a_trials_run_says_what_it_is(mlflow_uri: str, parent: tracking.RecordedRun) -> None:
+def test_a_trial_s_run_names_its_settings(mlflow_uri: str, parent: RecordedRun) -> None:
     trial_log(parent)
     data = children(mlflow_uri, parent)["resnet10-32px"].data
     assert data.params == {"epochs": "3"}
@@ -99,10 +100,10 @@ def test_a_trials_run_says_what_it_is(mlflow_uri: str, parent: tracking.Recorded
     }
 
 
-def test_a_retried_trial_goes_on_with_its_run(mlflow_uri: str, parent: tracking.RecordedRun) -> None:
+def test_a_retried_trial_continues_its_run(mlflow_uri: str, parent: RecordedRun) -> None:
     trial_log(parent).finish([], {}, "diverged", "the loss is not finite")
     before = children(mlflow_uri, parent)["resnet10-32px"]
-    tracking.mark_failed(parent)
+    runs.mark_failed(parent)
     trial_log(parent)
     trial_log(parent, "resnet18-64px")
 
@@ -115,7 +116,7 @@ def test_a_retried_trial_goes_on_with_its_run(mlflow_uri: str, parent: tracking.
     assert MlflowClient(mlflow_uri).get_run(parent["run_id"]).info.status == "RUNNING"
 
 
-def test_a_curve_that_is_sent_again_is_not_doubled(mlflow_uri: str, parent: tracking.RecordedRun) -> None:
+def test_a_curve_that_is_sent_twice_is_stored_once(mlflow_uri: str, parent: RecordedRun) -> None:
     killed = trial_log(parent)
     killed.send(history(1))
     killed.send(history(2))
@@ -131,7 +132,7 @@ def test_a_curve_that_is_sent_again_is_not_doubled(mlflow_uri: str, parent: trac
     assert not {"undefined", "nan"} & set(found.data.metrics)
 
 
-def test_a_diverged_trial_is_failed_with_its_reason(mlflow_uri: str, parent: tracking.RecordedRun) -> None:
+def test_a_diverged_trial_is_marked_failed_with_its_reason(mlflow_uri: str, parent: RecordedRun) -> None:
     lost = [*history(1), {"epoch": 2, "time_ms": 1_700_000_002_000, "train_loss": math.nan}]
     log = trial_log(parent)
     for _ in range(2):
@@ -144,7 +145,7 @@ def test_a_diverged_trial_is_failed_with_its_reason(mlflow_uri: str, parent: tra
     assert [step for step, _, _ in curve(mlflow_uri, parent)] == [1, 2]
 
 
-def test_a_long_curve_is_sent_in_requests_that_mlflow_takes(
+def test_a_long_curve_is_split_into_requests_that_mlflow_accepts(
     mlflow_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
@@ -153,17 +154,17 @@ def test_a_long_curve_is_sent_in_requests_that_mlflow_takes(
     assert len(curve(mlflow_database, parent)) == 600
 
 
-def test_final_metrics_logged_again_stay_one_point(mlflow_uri: str, parent: tracking.RecordedRun) -> None:
+def test_final_metrics_that_are_logged_twice_are_one_point(mlflow_uri: str, parent: RecordedRun) -> None:
     for _ in range(2):
-        tracking.log_metrics(parent, {"test_auroc": 0.9, "test_sensitivity": None})
+        runs.log_metrics(parent, {"test_auroc": 0.9, "test_sensitivity": None})
         time.sleep(0.01)
     assert len(MlflowClient(mlflow_uri).get_metric_history(parent["run_id"], "test_auroc")) == 1
 
 
-def test_a_failed_flow_run_fails_what_still_runs(mlflow_uri: str, parent: tracking.RecordedRun) -> None:
+def test_a_failed_flow_run_marks_its_running_trials_failed(mlflow_uri: str, parent: RecordedRun) -> None:
     trial_log(parent, "done").finish(history(1), {})
     trial_log(parent, "running")
-    tracking.mark_failed(parent, "step train failed")
+    runs.mark_failed(parent, "step train failed")
 
     found = children(mlflow_uri, parent)
     found["parent"] = MlflowClient(mlflow_uri).get_run(parent["run_id"])
@@ -172,13 +173,13 @@ def test_a_failed_flow_run_fails_what_still_runs(mlflow_uri: str, parent: tracki
     assert found["running"].data.tags["skinlib.reason"] == "step train failed"
 
 
-def test_a_finished_run_stays_finished(mlflow_uri: str, parent: tracking.RecordedRun) -> None:
-    tracking.finish_run(parent)
-    tracking.mark_failed(parent)
+def test_a_finished_run_stays_finished(mlflow_uri: str, parent: RecordedRun) -> None:
+    runs.finish_run(parent)
+    runs.mark_failed(parent)
     assert MlflowClient(mlflow_uri).get_run(parent["run_id"]).info.status == "FINISHED"
 
 
-def test_training_goes_on_without_the_server_and_the_curve_is_complete(
+def test_training_continues_without_the_server_and_the_curve_is_complete(
     mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
@@ -193,17 +194,17 @@ def test_training_goes_on_without_the_server_and_the_curve_is_complete(
         assert time.monotonic() - began < 15
     finally:
         mlflow_server.start()
-    assert capsys.readouterr().out.count("Training goes on") == 1
+    assert capsys.readouterr().out.count("Training continues") == 1
     assert curve(mlflow_server.uri, parent) == expected(1)
     log.finish(history(5), {})
     assert curve(mlflow_server.uri, parent) == expected(5)
 
 
-def test_a_trial_that_begins_in_an_outage_is_recorded_once_it_is_over(
+def test_a_trial_that_starts_in_an_outage_is_recorded_after_it(
     mlflow_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
-    monkeypatch.setattr(tracking, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "_PAUSE_SECONDS", 0.0)
     parent = start("back again")
     with monkeypatch.context() as away:
         away.setenv("MLFLOW_TRACKING_URI", f"{mlflow_database}.elsewhere")
@@ -214,14 +215,14 @@ def test_a_trial_that_begins_in_an_outage_is_recorded_once_it_is_over(
     assert curve(mlflow_database, parent) == expected(2)
 
 
-def test_a_task_with_no_address_of_its_own_takes_the_recorded_one(
+def test_a_task_without_a_tracking_uri_uses_the_recorded_one(
     mlflow_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
     run = start("elsewhere")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     monkeypatch.chdir(tmp_path)
-    tracking.finish_run(run)
+    runs.finish_run(run)
     assert MlflowClient(mlflow_database).get_run(run["run_id"]).info.status == "FINISHED"
     assert list(tmp_path.iterdir()) == []
 
@@ -233,16 +234,16 @@ def test_a_deleted_experiment_is_named(mlflow_database: str, monkeypatch: pytest
     gone = client.create_experiment("gone")
     client.delete_experiment(gone)
     with pytest.raises(TrackingError, match=f"--experiment-id {gone}"):
-        tracking.start_run("gone", "key", name="run", params={}, tags={})
+        runs.start_run("gone", "key", name="run", params={}, tags={})
 
 
-def test_credentials_reach_the_server_and_nothing_else(
+def test_credentials_reach_the_server_and_are_stored_nowhere(
     mlflow_server: MlflowServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri.replace("://", "://ada:s3cr%40t@"))
     parent = start("secret", tags={"data_url": "https://ada:s3cr%40t@host/skin?X-Amz-Signature=s3cr"})
     trial_log(parent).finish(history(1), {})
-    tracking.finish_run(parent)
+    runs.finish_run(parent)
 
     stored = MlflowClient(mlflow_server.uri).get_run(parent["run_id"]).to_dictionary()
     trials = [run.to_dictionary() for run in children(mlflow_server.uri, parent).values()]
