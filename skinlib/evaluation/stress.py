@@ -1,18 +1,18 @@
-"""Does a classifier still work on what another camera, clinic or hand would have made of the same lesions?
+"""Stress test: does a classifier still work on pictures that another camera, clinic or hand would take?
 
-Each shift has one strength, such as is met in practice; values are of 8-bit sRGB, pixels of 224 a side:
+Each shift has one strength that is common in practice. Values are of 8-bit sRGB, pixels of 224 per side:
 
-    jpeg             quality 30, colour at half resolution: a picture sent through a messenger
+    jpeg             quality 30, colour at half resolution: a picture sent with a messenger
     blur             Gaussian, sigma 1.5 px: slightly out of focus
-    noise            Gaussian, sigma 12 of 255, in each channel: a small sensor in dim light
-    brighter, darker times 1.25 and 0.75: exposed 0.7 stops more and 0.9 stops less (a stop is 2 ** (1 / 2.2))
-    more and less    1.3 and 0.7 times as far from mid grey, as the tone curves of cameras differ
+    noise            Gaussian, sigma 12 of 255 in each channel: a small sensor in dim light
+    brighter, darker times 1.25 and 0.75: exposure 0.7 stops higher and 0.9 stops lower (one stop is 2 ** (1 / 2.2))
+    more and less    1.3 and 0.7 times as far from mid grey, like the tone curves of different cameras
       contrast
-    warmer, cooler   light of 4,000 K (a white LED) seen by a camera set to 5,500 K (daylight), and the reverse:
+    warmer, cooler   light of 4,000 K (a white LED) for a camera set to 5,500 K (daylight), and the reverse:
                      red times 1.13 and blue times 0.82, from Planck's law in linear sRGB
     hair             12 dark hairs, 1 to 2 px wide (0.1 mm, if the picture shows 20 mm)
     ruler            a white strip along one edge, 24 px wide, with a mark every millimetre
-    rotated, ...     by 90, 180, 270 and 45 degrees, what comes in from outside mirrored there; and both mirror images
+    rotated, ...     by 90, 180, 270 and 45 degrees, with mirrored content in the corners; and both mirror images
 """
 
 import io
@@ -20,79 +20,86 @@ import math
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias, TypedDict
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from skinlib.data import hair
-from skinlib.evaluation.metrics import binary_metrics
+from skinlib.evaluation.metrics import auroc, binary_metrics
 
-Pixels: TypeAlias = NDArray[np.uint8]  # (H, W, 3)
+Pixels: TypeAlias = NDArray[np.uint8]  # (H, W, 3), or (N, H, W, 3)
 Shift: TypeAlias = Callable[[Pixels], Pixels]
 
 UNCHANGED = "unchanged"
-WARM = np.array([1.127, 1.0, 0.822])  # the gain of 4,000 K over 5,500 K, ** (1 / 2.2)
+WARM = np.array([1.127, 1.0, 0.822])  # ratio of light of 4,000 K to 5,500 K, to the power of 1 / 2.2
 
 
 class StressRow(TypedDict):
-    """One row of the artifact `stress`: metrics under one shift; None where undefined.
+    """One row of the artifact `stress`: the metrics under one shift, in 0..1; None where undefined."""
 
-    `auroc_change` is the difference to the first row, `probability_change` the mean absolute change of the probability.
-    """
-
-    name: str
+    name: str  # of the shift
     auroc: float | None
     sensitivity: float | None
     specificity: float | None
-    auroc_change: float | None
-    probability_change: float
+    auroc_change: float | None  # AUROC minus that of the unchanged images
+    probability_change: float  # mean absolute change of the probability of malignancy
 
 
 def table(
-    predict: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
-    images: NDArray[np.uint8],
-    labels: NDArray[np.integer[Any]],
+    predict: Callable[[Pixels], NDArray[np.float64]],
+    images: Pixels,
+    labels: NDArray[np.int64],
     threshold: float,
     batch_size: int = 64,
     workers: int = 1,
-) -> list[dict[str, Any]]:
-    """Score a classifier on the images as they are, then under each of `SHIFTS`.
+) -> list[StressRow]:
+    """Score a classifier on the unchanged images, then under each of `SHIFTS`.
 
-    A shift's random draws hang on the image alone, so that neither order nor batches matter. Only one batch of
-    changed images a worker is held at a time.
+    The random draws of a shift depend only on the image, not on order or batches. Each worker holds one batch of
+    changed images at a time.
 
     Args:
-        predict: maps uint8 (n, 224, 224, 3) to probabilities of malignancy (n,).
-        images: uint8 (N, 224, 224, 3), a memory map as well.
+        predict: maps uint8 (n, 224, 224, 3) to probabilities of malignancy, float (n,).
+        images: uint8 (N, 224, 224, 3), may be a memory map.
         labels: int (N,), 1 is malignant.
-        threshold: the operating point, a probability.
-        workers: threads that take a batch each; with one thread of torch's in each, the cores wait for nobody.
+        threshold: images with this probability or a higher one are classified as malignant.
+        batch_size: images per call of `predict`.
+        workers: threads, each with one batch at a time; let torch use one thread, so that they do not compete.
 
     Returns:
-        A row a shift, the first of them `UNCHANGED`: `name`; `auroc`, `sensitivity` and `specificity` at the
-        threshold, None where undefined; `auroc_change` from the first row, None where undefined;
-        `probability_change`, the mean absolute change of the probability.
+        One row for the `UNCHANGED` images, then one per shift.
     """
-    rows: list[dict[str, Any]] = []
-    unchanged = np.zeros(0)
+
+    def predict_shifted(shift: Shift) -> NDArray[np.float64]:
+        def predict_batch(start: int) -> NDArray[np.float64]:
+            return predict(np.stack([shift(np.asarray(image)) for image in images[start : start + batch_size]]))
+
+        return np.concatenate(list(pool.map(predict_batch, range(0, len(images), batch_size))))
+
     with ThreadPoolExecutor(workers) as pool:
-        for name, shift in {UNCHANGED: lambda image: image, **SHIFTS}.items():
+        unchanged = predict_shifted(lambda image: image)
+        shifted = {name: predict_shifted(shift) for name, shift in SHIFTS.items()}
+    return [_row(name, labels, each, unchanged, threshold) for name, each in {UNCHANGED: unchanged, **shifted}.items()]
 
-            def score(start: int, shift: Shift = shift) -> NDArray[np.float64]:
-                return predict(np.stack([shift(np.asarray(image)) for image in images[start : start + batch_size]]))
 
-            probabilities = np.concatenate(list(pool.map(score, range(0, len(images), batch_size))))
-            if not rows:
-                unchanged = probabilities
-            metrics = binary_metrics(labels, probabilities, threshold)
-            row = {"name": name, **{key: metrics[key] for key in ("auroc", "sensitivity", "specificity")}}
-            first = rows[0] if rows else row
-            row["auroc_change"] = None if row["auroc"] is None else row["auroc"] - first["auroc"]
-            row["probability_change"] = float(np.abs(probabilities - unchanged).mean())
-            rows.append(row)
-    return rows
+def _row(
+    name: str,
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    unchanged: NDArray[np.float64],
+    threshold: float,
+) -> StressRow:
+    metrics, before = binary_metrics(labels, probabilities, threshold), auroc(labels, unchanged)
+    return {
+        "name": name,
+        "auroc": metrics["auroc"],
+        "sensitivity": metrics["sensitivity"],
+        "specificity": metrics["specificity"],
+        "auroc_change": None if metrics["auroc"] is None or before is None else metrics["auroc"] - before,
+        "probability_change": float(np.abs(probabilities - unchanged).mean()),
+    }
 
 
 def _jpeg(image: Pixels) -> Pixels:
@@ -110,7 +117,7 @@ def _noise(image: Pixels) -> Pixels:
 
 
 def _tone(curve: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Shift:
-    """Map each value of each channel by `curve`, which takes and gives (256, 3) in 0..255."""
+    """Map each channel with `curve`, which maps the 256 values of each channel, float (256, 3), to 0..255."""
     values = np.repeat(np.arange(256.0)[:, None], 3, axis=1)
     lookup = _to_uint8(curve(values))
     return lambda image: lookup[image, np.arange(3)]
@@ -152,11 +159,11 @@ def _generator(image: Pixels) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32(image.tobytes()))
 
 
-def _to_uint8(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
-    return (np.clip(values, 0, 255) + 0.5).astype(np.uint8)
+def _to_uint8(values: NDArray[np.floating]) -> Pixels:
+    return np.asarray(np.clip(values, 0, 255) + 0.5).astype(np.uint8)
 
 
-# Each maps an image, uint8 (S, S, 3), to one of the same shape, and is a function of that image alone.
+# Each maps an image, uint8 (S, S, 3), to one of the same shape, which depends on that image only.
 SHIFTS: dict[str, Shift] = {
     "jpeg": _jpeg,
     "blur": _blur,

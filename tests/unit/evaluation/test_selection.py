@@ -1,4 +1,4 @@
-"""The leaderboard: who wins, who is told apart by more than noise, and what stands beside it."""
+"""The leaderboard: which trial wins, and what each row tells."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from skinlib import intervals, selection
 from skinlib.errors import TrainingError
+from skinlib.evaluation import intervals, selection
+from skinlib.training.result import TrialSummary
 
 LABELS = np.array([0] * 60 + [1] * 40)
 GROUPS = np.arange(100)
@@ -16,12 +17,12 @@ SHORTCUT = np.clip(0.5 + 0.1 * LABELS + 0.2 * np.random.default_rng(1).normal(si
 
 
 def scores(skill: float, seed: int) -> np.ndarray:
-    """Probabilities that are the better the more skill there is, alike but for a little noise of each trial's own."""
+    """Probabilities that are better with more skill; trials differ by a little noise of their own."""
     own = np.random.default_rng(seed).normal(size=100)
     return 1 / (1 + np.exp(-(skill * (LABELS - 0.5) + NOISE + 0.2 * own)))
 
 
-def result(probabilities: np.ndarray, multiply_adds: int = 1000) -> dict[str, Any]:
+def result(probabilities: np.ndarray, multiply_adds: int = 1000) -> TrialSummary:
     return {
         "status": "finished",
         "reason": "all 2 epochs",
@@ -29,50 +30,52 @@ def result(probabilities: np.ndarray, multiply_adds: int = 1000) -> dict[str, An
         "best_epoch": 2,
         "validation_auroc": roc_auc_score(LABELS, probabilities),
         "validation_probabilities": probabilities,
+        "setting": {"device": "cpu", "name": "", "threads": 1, "precision": "float32"},
         "multiply_adds": multiply_adds,
     }
 
 
-FAILED = {
+FAILED: TrialSummary = {
     "status": "diverged",
     "reason": "the loss was nan",
     "history": [],
     "best_epoch": 0,
     "validation_auroc": np.nan,
     "validation_probabilities": np.zeros(0),
+    "setting": {"device": "cpu", "name": "", "threads": 1, "precision": "float32"},
     "multiply_adds": 10,
 }
 
 
-def rank(results: dict[str, dict[str, Any]], **hyperparameters: Any) -> Any:
+def rank(results: dict[str, TrialSummary], **hyperparameters: Any) -> Any:
     trials = {key: {"learning_rate": 0.001} | hyperparameters for key in results}
     return selection.leaderboard(trials, results, LABELS, GROUPS, SHORTCUT)
 
 
-def test_the_best_wins_where_it_is_better_by_more_than_noise():
+def test_the_best_trial_wins_if_it_is_better_by_more_than_noise() -> None:
     board = rank({"a": result(scores(0.5, 1), 1), "b": result(scores(3, 2), 1000), "c": FAILED})
     assert list(board["trial"]) == ["b", "a", "c"]
     assert selection.choice(board) == "b is better than every other trial by more than one standard error."
 
 
-def test_within_one_standard_error_of_the_best_the_cheapest_wins():
+def test_within_one_standard_error_of_the_best_the_cheapest_wins() -> None:
     results = {"dear": result(scores(2, 1), 900), "cheap": result(scores(2.07, 2), 100), "bad": result(scores(0, 3), 1)}
     board = rank(results)
     dear = board.set_index("trial").loc["dear"]
     cheap = board.set_index("trial").loc["cheap"]
     assert dear["validation_auroc"] > cheap["validation_auroc"] > dear["validation_auroc"] - cheap["standard_error"]
     assert list(board["trial"]) == ["cheap", "dear", "bad"]
-    assert "2 trials lie within one standard error" in selection.choice(board)
-    assert selection.choice(board).endswith("of these cheap is the cheapest.")
+    assert selection.choice(board).startswith("2 trials are within one standard error of the best validation AUROC")
+    assert selection.choice(board).endswith("Of these, cheap is the cheapest to run.")
 
 
-def test_among_equally_cheap_ones_the_first_key_wins():
+def test_among_equally_cheap_trials_the_first_key_wins() -> None:
     board = rank({"b": result(scores(2, 1)), "a": result(scores(2.07, 2))})
     assert list(board["trial"]) == ["a", "b"]
-    assert selection.choice(board).endswith("of these a is as cheap as any, and the first by key.")
+    assert selection.choice(board).endswith("Of these, a is as cheap to run as any other, and first by key.")
 
 
-def test_the_error_is_that_of_the_paired_difference():
+def test_the_standard_error_is_that_of_the_paired_difference() -> None:
     first, second = scores(2, 1), scores(1.5, 2)
     board = rank({"first": result(first), "second": result(second)}).set_index("trial")
     paired = intervals.delong(LABELS, first, second)
@@ -81,7 +84,7 @@ def test_the_error_is_that_of_the_paired_difference():
     assert board.loc["first", "behind_best"] == 0
 
 
-def test_every_auroc_stands_with_its_interval_and_beside_the_shortcut():
+def test_a_row_has_the_interval_of_the_auroc_and_the_difference_to_the_shortcut() -> None:
     probabilities = scores(2, 1)
     row = rank({"a": result(probabilities)}).iloc[0]
     assert row["validation_auroc"] == pytest.approx(roc_auc_score(LABELS, probabilities))
@@ -91,30 +94,30 @@ def test_every_auroc_stands_with_its_interval_and_beside_the_shortcut():
     assert row["above_shortcut_low"] < row["above_shortcut"] < row["above_shortcut_high"]
 
 
-def test_a_trial_that_separates_perfectly_has_no_interval():
+def test_a_trial_that_separates_perfectly_has_no_interval() -> None:
     row = rank({"a": result(LABELS.astype(float))}).iloc[0]
     assert row["validation_auroc"] == 1
     assert np.isnan([row["low"], row["high"]]).all()
 
 
-def test_failed_trials_stand_last_with_their_reason():
+def test_failed_trials_are_last_with_their_reason() -> None:
     board = rank({"a": FAILED, "b": result(scores(1, 1))})
     last = board.iloc[-1]
     assert (last["trial"], last["status"], last["reason"]) == ("a", "diverged", "the loss was nan")
     assert np.isnan(last["validation_auroc"])
-    assert selection.choice(board) == "b is the only trial that gave a model."
+    assert selection.choice(board) == "b is the only trial with a model."
 
 
-def test_rows_hold_time_and_hyperparameters():
+def test_a_row_has_time_and_hyperparameters() -> None:
     row = rank({"a": result(scores(1, 1))}, batch_size=32).iloc[0]
     assert (row["epochs_trained"], row["seconds"], row["batch_size"]) == (2, 2.8, 32)
 
 
-def test_a_sweep_without_a_model_says_why_each_failed():
+def test_a_sweep_without_a_model_says_why_each_trial_failed() -> None:
     with pytest.raises(TrainingError, match=r"a diverged: the loss was nan; b diverged: the loss was nan"):
         rank({"a": FAILED, "b": FAILED})
 
 
-def test_of_a_failed_trial_the_shortcut_stands_alone():
+def test_a_failed_trial_has_the_auroc_of_the_shortcut_only() -> None:
     found = selection.against_shortcut(LABELS, np.zeros(0), SHORTCUT)
     assert found == {"shortcut_auroc": pytest.approx(roc_auc_score(LABELS, SHORTCUT))}

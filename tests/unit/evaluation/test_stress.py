@@ -1,4 +1,4 @@
-"""Stress shifts: each does what its name says, to every image alike, and the table tells what comes of it."""
+"""Stress shifts: each does what its name says, and the table shows how the metrics change."""
 
 import time
 
@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageStat
 
-from skinlib import models, sample, stress
-from skinlib.slots import Slot
-from skinlib.storage import open_store
-from skinlib.sweep import Trial
-from skinlib.training import Checkpoint, train
+from skinlib.data import sample
+from skinlib.data.storage import open_store
+from skinlib.evaluation import stress
+from skinlib.networks import inference, resnet
+from skinlib.training.checkpoint import Checkpoint
+from skinlib.training.loop import train
+from skinlib.training.slots import Slot
+from skinlib.training.trial import Trial
 
 IMAGES = np.stack([sample.draw(0, "test", name, i) for i in (1, 2, 3, 4) for name in ("benign", "malignant")])
 LABELS = np.array([0, 1] * 4)
@@ -34,7 +37,7 @@ def test_a_shift_changes_pixels_and_keeps_shape_and_type(name):
 
 
 @pytest.mark.parametrize("name", stress.SHIFTS)
-def test_a_shift_gives_the_same_pixels_each_time_and_leaves_its_input_alone(name):
+def test_a_shift_gives_the_same_pixels_each_time_and_does_not_change_its_input(name):
     before = IMAGE.copy()
     assert np.array_equal(stress.SHIFTS[name](IMAGE), stress.SHIFTS[name](IMAGE))
     assert np.array_equal(IMAGE, before)
@@ -61,7 +64,7 @@ def test_values_are_clipped_and_never_wrap_around(name):
     assert shifted[:50].max() < 100 < shifted[50:].min()
 
 
-def test_blur_takes_detail_away_and_noise_adds_it():
+def test_blur_removes_detail_and_noise_adds_it():
     def detail(image):
         return np.abs(np.diff(image.astype(float), axis=0)).mean()
 
@@ -69,13 +72,13 @@ def test_blur_takes_detail_away_and_noise_adds_it():
     assert np.std(stress.SHIFTS["noise"](np.full_like(IMAGE, 128))) == pytest.approx(12, abs=0.2)
 
 
-def test_jpeg_of_quality_30_leaves_the_mean_colour():
+def test_jpeg_of_quality_30_keeps_the_mean_colour():
     before, after = (ImageStat.Stat(Image.fromarray(each)).mean for each in (IMAGE, stress.SHIFTS["jpeg"](IMAGE)))
     assert after == pytest.approx(before, abs=2)
 
 
 @pytest.mark.parametrize(("name", "covered"), [("hair", (0.01, 0.15)), ("ruler", (0.1, 0.12))])
-def test_overlays_cover_some_of_the_image_and_leave_the_rest(name, covered):
+def test_overlays_cover_a_part_of_the_image_and_keep_the_rest(name, covered):
     changed = (stress.SHIFTS[name](IMAGE) != IMAGE).any(axis=2).mean()
     assert covered[0] < changed < covered[1]
 
@@ -99,11 +102,11 @@ def test_right_angles_and_mirror_images_are_lossless():
         assert np.array_equal(np.sort(stress.SHIFTS[name](IMAGE), axis=None), np.sort(IMAGE, axis=None))
 
 
-def test_table_has_a_row_for_the_images_as_they_are_and_one_for_every_shift():
+def test_table_has_a_row_for_the_unchanged_images_and_one_for_every_shift():
     assert list(rows()) == ["unchanged", *stress.SHIFTS]
 
 
-def test_table_states_scores_and_changes():
+def test_table_has_metrics_and_their_changes():
     table = rows(lambda images: np.where(np.arange(8) % 2, 0.9, 0.1) * (images.mean() < IMAGES.mean() + 5))
     bright = table["brighter"]
     assert table["unchanged"] == {
@@ -127,7 +130,7 @@ def test_table_does_not_depend_on_batches_or_order():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_table_holds_one_batch_a_worker_at_a_time(workers):
+def test_table_holds_one_batch_per_worker_at_a_time(workers):
     held, most = set(), 0
 
     def predict(images):
@@ -143,13 +146,13 @@ def test_table_holds_one_batch_a_worker_at_a_time(workers):
     assert most == workers
 
 
-def test_table_of_one_class_leaves_what_is_undefined_empty():
+def test_undefined_metrics_of_a_single_class_are_none():
     row = rows(labels=np.zeros(8, int))["darker"]
     assert (row["auroc"], row["auroc_change"], row["sensitivity"]) == (None, None, None)
     assert row["specificity"] is not None
 
 
-def test_rotation_and_mirroring_change_a_trained_network_s_probability_little(tmp_path, monkeypatch):
+def test_rotation_and_mirroring_change_the_probability_of_a_trained_network_little(tmp_path, monkeypatch):
     turned = {name: shift for name, shift in stress.SHIFTS.items() if name.startswith(("rotated", "mirrored"))}
     monkeypatch.setattr(stress, "SHIFTS", turned)
     images = np.stack([sample.draw(1, "train", name, i) for name in ("benign", "malignant") for i in range(1, 61)])
@@ -157,8 +160,8 @@ def test_rotation_and_mirroring_change_a_trained_network_s_probability_little(tm
     trial = Trial(architecture="resnet10", image_size=32, epochs=20, batch_size=16)
     checkpoint = Checkpoint(open_store(str(tmp_path)), "checkpoint.pt")
     trained = train(trial, images, labels, everything, everything, seed=0, slot=Slot("cpu", 1), checkpoint=checkpoint)
-    network = models.restore(trial.architecture, trained.weights)
-    unchanged, *rows = stress.table(lambda batch: models.predict(network, batch, 32), images, labels, 0.5)
+    network = resnet.restore(trial.architecture, trained.weights)
+    unchanged, *rows = stress.table(lambda batch: inference.predict(network, batch, 32), images, labels, 0.5)
     assert unchanged["auroc"] > 0.85
     assert len(rows) == 6
     # Trained without augmentation, this network changes by 0.14 to 0.19 and loses 0.09 to 0.16.
