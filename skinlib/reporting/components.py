@@ -8,13 +8,14 @@ A card is `current.card["id"]`. In the modules of the cards
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from metaflow.cards import Image, Table
 
 from skinlib.evaluation.intervals import Estimate
-from skinlib.reporting.text import estimate, estimate_in
+from skinlib.evaluation.selection import ShortcutComparison
+from skinlib.reporting.text import estimate, estimate_from, trial_gain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,14 +40,9 @@ def gain_note(baseline: Estimate, gain: Estimate) -> str:
     return f"**Colour baseline: AUROC {estimate(baseline)}.** The model's gain over it is {estimate(gain)}{noise}."
 
 
-def trial_gain_note(trial: Mapping[str, float | None]) -> str:
-    """Compare a trial with the colour baseline, from its row of a leaderboard or `selection.against_shortcut`."""
-    return gain_note(estimate_in(trial, "shortcut_auroc"), trial_gain(trial))
-
-
-def trial_gain(trial: Mapping[str, float | None]) -> Estimate:
-    """Read a trial's gain over the colour baseline, as `trial_gain_note` does."""
-    return estimate_in(trial, "above_shortcut", "above_shortcut_low", "above_shortcut_high")
+def trial_gain_note(trial: ShortcutComparison) -> str:
+    """Compare a trial with the colour baseline."""
+    return gain_note(estimate_from(trial["shortcut_auroc"]), trial_gain(trial))
 
 
 def picture(figure: "Figure", file_format: str = "png") -> Image:

@@ -46,7 +46,7 @@ def show(
     _findings(card, audit)
     rejected = [(file["key"], file["reason"]) for file in summary["rejected"]]
     if not rejected:
-        card.append(Markdown("No file was rejected."))
+        card.append(Markdown("Nothing was rejected."))
     _files(card, "Rejected files", rejected, ["file", "reason"], "manifest")
     card.append(Markdown(f"Manifest hash `{summary['hash']}`: the same for the same images, wherever they are stored."))
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from metaflow.cards import Markdown
 
+from skinlib.evaluation.selection import LeaderboardRow
 from skinlib.reporting import figures
-from skinlib.reporting.components import Card, column_title, picture, table, trial_gain, trial_gain_note, unbroken
-from skinlib.reporting.text import COLOUR_BASELINE, estimate, estimate_in, number
+from skinlib.reporting.components import Card, column_title, picture, table, trial_gain_note, unbroken
+from skinlib.reporting.text import COLOUR_BASELINE, estimate, estimate_from, number, trial_gain
 from skinlib.training.result import Epoch
 
 if TYPE_CHECKING:
@@ -49,11 +50,11 @@ def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequen
         card.append(table(failed.to_numpy(), list(failed)))
 
 
-def _comparison(trial: Mapping[str, float]) -> list[str]:
-    """Format how a trial performed and what it costs, from its row of a leaderboard."""
+def _comparison(trial: LeaderboardRow) -> list[str]:
+    """Format how a trial performed and what it costs."""
     behind, error, millions = trial["behind_best"], trial["standard_error"], f"{trial['multiply_adds'] / 1e6:,.0f} M"
     if math.isnan(behind):
         return ["-", "-", "-", millions]
-    auroc = estimate_in(trial, "validation_auroc", "low", "high")
+    auroc = estimate_from(trial["validation_auroc"], trial["low"], trial["high"])
     distance = f"{number(behind)} ({number(error)})" if behind else "best"
     return [unbroken(words) for words in (estimate(auroc), distance, estimate(trial_gain(trial)), millions)]

@@ -9,6 +9,7 @@ from skinlib.data.manifest import CLASSES
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.metrics import DecisionCurve
 from skinlib.evaluation.scores import OperatingPoint, Report
+from skinlib.evaluation.selection import LeaderboardRow, ShortcutComparison
 from skinlib.reporting.metric_table import MetricRow, Section, metric_rows
 
 if TYPE_CHECKING:
@@ -46,9 +47,13 @@ FINDINGS: dict[FindingName, tuple[str, str]] = {
 # Distances in colour, in standard deviations of the training images.
 _CLOSE, _FAR = 0.5, 1.0
 _SHOWN_THRESHOLDS = (5, 10, 20, 50)  # percent, of the decision curve
-_MAIN_METRICS = (
-    *("AUROC", "AUROC of the colour baseline", "gain over the colour baseline"),
-    *("sensitivity", "specificity", "accuracy"),
+_SUMMARY_METRICS = (
+    "AUROC",
+    "AUROC of the colour baseline",
+    "gain over the colour baseline",
+    "sensitivity",
+    "specificity",
+    "accuracy",
 )
 
 
@@ -64,11 +69,16 @@ def estimate(of: Estimate) -> str:
     return f"{number(of['value'])} ({' to '.join(map(number, of['interval']))})"
 
 
-def estimate_in(row: Mapping[str, float | None], value: str, low: str = "", high: str = "") -> Estimate:
-    """Read a metric and its interval from columns of a leaderboard's row, where NaN and None are undefined."""
-    known, *ends = (None if (cell := row[name]) != cell else cell for name in (value, low, high) if name)
+def estimate_from(value: float | None, low: float | None = None, high: float | None = None) -> Estimate:
+    """Make a metric with its interval from cells of a leaderboard, where NaN and None are undefined."""
+    known, *ends = (None if cell != cell else cell for cell in (value, low, high))
     interval = [end for end in ends if end is not None]
     return {"value": known, "interval": interval if len(interval) == 2 else None}
+
+
+def trial_gain(trial: ShortcutComparison) -> Estimate:
+    """Read the gain of a trial over the colour baseline."""
+    return estimate_from(trial["above_shortcut"], trial["above_shortcut_low"], trial["above_shortcut_high"])
 
 
 def calibration_error(ece: float | None, noise: float | None) -> str:
@@ -181,13 +191,14 @@ def run_summary(
     """
     look = f"mlflow ui --backend-store-uri {tracking_uri}" if tracking_uri.startswith("sqlite") else tracking_uri
     trials = [["trial", "status", "validation AUROC", "gain over the colour baseline", "epochs", "seconds"]]
-    for row in leaderboard.to_dict("records"):
-        auroc = estimate(estimate_in(row, "validation_auroc", "low", "high"))
-        gain = estimate(estimate_in(row, "above_shortcut", "above_shortcut_low", "above_shortcut_high"))
+    rows: list[LeaderboardRow] = leaderboard.to_dict("records")
+    for row in rows:
+        auroc = estimate(estimate_from(row["validation_auroc"], row["low"], row["high"]))
+        gain = estimate(trial_gain(row))
         trials.append([row["trial"], row["status"], auroc, gain, str(row["epochs_trained"]), f"{row['seconds']:.0f}"])
     scores, without_twins = report["all"], report["without_twins"]
-    rows = {row.name: row for row in metric_rows(scores)}
-    metrics = [[name, metric(rows[name])] for name in _MAIN_METRICS if name in rows]
+    values = {row.name: metric(row) for row in metric_rows(scores)}
+    metrics = [[name, values[name]] for name in _SUMMARY_METRICS if name in values]
     if without_twins is not None:
         metrics.insert(1, ["AUROC without near-duplicates of training images", estimate(without_twins["auroc"])])
     warning = "\nThe images are SYNTHETIC: use the model for trying out only.\n" if synthetic else ""

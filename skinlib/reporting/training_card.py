@@ -1,11 +1,12 @@
 """The card of the step `train`: a live view of a trial."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 from metaflow.cards import Markdown, ProgressBar, VegaChart
 
+from skinlib.evaluation.selection import ShortcutComparison
 from skinlib.reporting.components import Card, column_title, table, trial_gain_note
 from skinlib.reporting.figures import BLUE, VERMILION
 from skinlib.training.result import Epoch
@@ -45,7 +46,7 @@ class TrainingCard:
         if time.monotonic() - self._refreshed >= REFRESH_SECONDS:
             self._refresh()
 
-    def finish(self, status: str, reason: str, above_shortcut: Mapping[str, float | None]) -> None:
+    def finish(self, status: str, reason: str, above_shortcut: ShortcutComparison) -> None:
         """Show how the trial ended and its gain over the colour baseline, and refresh at once.
 
         Args:

@@ -31,9 +31,9 @@ def test_card_shows_counts_rejected_files_and_hash(card):
         assert words in card.text()
 
 
-def test_card_says_that_no_file_was_rejected(card):
+def test_card_says_that_nothing_was_rejected(card):
     show(card, SUMMARY | {"rejected": []})
-    assert "No file was rejected." in card.text()
+    assert "Nothing was rejected." in card.text()
 
 
 def test_card_counts_the_rejected_files_it_does_not_list(card):

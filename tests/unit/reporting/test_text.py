@@ -41,15 +41,15 @@ def test_a_metric_is_written_with_its_interval_where_it_has_one(estimate, words)
 
 
 @pytest.mark.parametrize(
-    ("row", "estimate"),
+    ("cells", "estimate"),
     [
-        ({"a": 0.5, "b": 0.4, "c": 0.6}, {"value": 0.5, "interval": [0.4, 0.6]}),
-        ({"a": 0.5, "b": math.nan, "c": 0.6}, {"value": 0.5, "interval": None}),
-        ({"a": math.nan, "b": None, "c": None}, {"value": None, "interval": None}),
+        ((0.5, 0.4, 0.6), {"value": 0.5, "interval": [0.4, 0.6]}),
+        ((0.5, math.nan, 0.6), {"value": 0.5, "interval": None}),
+        ((math.nan, None, None), {"value": None, "interval": None}),
     ],
 )
-def test_nan_and_none_in_a_leaderboard_are_undefined(row, estimate):
-    assert text.estimate_in(row, "a", "b", "c") == estimate
+def test_nan_and_none_in_a_leaderboard_are_undefined(cells, estimate):
+    assert text.estimate_from(*cells) == estimate
 
 
 def distance(*deviations):
