@@ -7,13 +7,12 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from skinlib.errors import SkinlibError
 from skinlib.execution import backends
 
-REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 _ECR = re.compile(r"\d+\.dkr\.ecr\.([\w-]+)\.amazonaws\.com[\w.]*/([^:@]+):(.+)")
 
 
@@ -93,12 +92,14 @@ def _python() -> str:
 
 
 def _packages() -> str:
-    if not REQUIREMENTS.exists():
-        return f"not checked, since {REQUIREMENTS} does not exist"
-    pins = re.findall(r"^([\w-]+)(?:\[[\w,]+\])?==(\S+)", REQUIREMENTS.read_text(), re.MULTILINE)
+    try:
+        requirements = "\n".join(requires("skinlib") or [])
+    except PackageNotFoundError as error:
+        raise _Wrong("skinlib is not installed; run make setup, and use .venv/bin/python.") from error
+    pins = re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==([^\s;]+)", requirements, re.MULTILINE)
     wrong = [f"{name} {found or 'is missing'}, not {pin}" for name, pin in pins if (found := _installed(name)) != pin]
     if wrong:
-        raise _Wrong(f"{'; '.join(wrong)}: run make setup, and use .venv/bin/python.")
+        raise _Wrong(f"{'; '.join(wrong)}; run make setup, and use .venv/bin/python.")
     return f"all {len(pins)} as pinned"
 
 
