@@ -49,16 +49,13 @@ COVERED = {
     "python flows/train.py --config sweep * run --data FOLDER": (
         "tests/flow/test_run.py::test_the_leaderboard_has_every_trial_and_the_winner_first"
     ),
-    "python flows/train.py * run --data s3://bucket/prefix": (
-        "tests/flow/test_run.py::test_a_bucket_and_a_folder_give_the_same_data_split_and_weights"
-    ),
-    "python flows/train.py run --data s3://bucket/prefix": (
+    "python flows/train.py *run --data s3://bucket/prefix": (
         "tests/flow/test_run.py::test_a_bucket_and_a_folder_give_the_same_data_split_and_weights"
     ),
     "python flows/train.py --datastore s3 --config compute configs/compute/batch.json run *": (
         "tests/platform/test_train.py::test_training_alone_runs_on_batch_and_leaves_what_a_local_run_leaves"
     ),
-    "python flows/train.py * --config compute configs/compute/kubernetes.json run*": (
+    "python flows/train.py *--config compute configs/compute/kubernetes.json run*": (
         "tests/platform/test_train.py"
         "::test_without_a_metadata_service_a_killed_task_is_retried_and_a_killed_run_resumed_on_other_compute"
     ),
