@@ -44,7 +44,7 @@ COVERED = {
     "make resume": "tests/flow/test_break.py::test_a_killed_flow_is_resumed_and_nothing_finished_is_done_again",
     "SKINLIB_COMPUTE=* make resume": (
         "tests/platform/test_train.py"
-        "::test_without_a_metadata_service_a_killed_task_is_retried_and_a_killed_run_resumed_on_other_compute"
+        "::test_without_a_metadata_service_a_killed_task_is_retried_and_a_killed_run_resumes_on_another_backend"
     ),
     "python flows/train.py --config sweep * run --data FOLDER": (
         "tests/flow/test_run.py::test_the_leaderboard_has_every_trial_and_the_winner_first"
@@ -53,28 +53,28 @@ COVERED = {
         "tests/flow/test_run.py::test_a_bucket_and_a_folder_give_the_same_data_split_and_weights"
     ),
     "python flows/train.py --datastore s3 --config compute configs/compute/batch.json run *": (
-        "tests/platform/test_train.py::test_training_alone_runs_on_batch_and_leaves_what_a_local_run_leaves"
+        "tests/platform/test_train.py::test_only_training_runs_on_batch_and_gives_the_same_results_as_a_local_run"
     ),
     "python flows/train.py *--config compute configs/compute/kubernetes.json run*": (
         "tests/platform/test_train.py"
-        "::test_without_a_metadata_service_a_killed_task_is_retried_and_a_killed_run_resumed_on_other_compute"
+        "::test_without_a_metadata_service_a_killed_task_is_retried_and_a_killed_run_resumes_on_another_backend"
     ),
     "python flows/train.py *argo-workflows create": (
         "tests/flow/test_deploy.py::test_each_branch_of_the_project_is_a_workflow_of_its_own"
     ),
-    "skinlib doctor --compute *": "tests/platform/test_doctor.py::test_all_is_well_on_the_platform",
-    "make infra": "tests/unit/test_infra.py::test_one_command_makes_everything_and_says_what_comes_next",
-    "make infra DATA=FOLDER": "tests/unit/test_infra.py::test_a_second_deployment_changes_and_uploads_nothing",
+    "skinlib doctor --compute *": "tests/platform/test_doctor.py::test_every_check_passes_on_the_platform",
+    "make infra": "tests/unit/infra/test_deploy.py::test_one_command_creates_everything_and_prints_the_next_step",
+    "make infra DATA=FOLDER": "tests/unit/infra/test_deploy.py::test_a_second_deployment_changes_and_uploads_nothing",
     "make infra PARAMETERS=*": (
-        "tests/unit/test_infra.py::test_a_parameter_is_kept_from_then_on_and_an_unknown_one_is_named"
+        "tests/unit/infra/test_deploy.py::test_later_deployments_keep_a_parameter_and_an_unknown_one_is_an_error"
     ),
-    "make infra-down*": "tests/unit/test_infra.py::test_buckets_with_data_are_deleted_only_when_told",
+    "make infra-down*": "tests/unit/infra/test_deploy.py::test_buckets_with_data_are_deleted_only_when_told",
     "make platform": "tests/platform/test_services.py::test_a_second_start_changes_nothing",
     "make platform-status": "tests/platform/test_services.py::test_every_service_is_healthy",
     "make platform-stop": (
-        "tests/platform/test_services.py::test_data_ports_and_credentials_survive_a_restart_and_the_dead_are_replaced"
+        "tests/platform/test_services.py::test_data_ports_and_credentials_survive_a_restart_and_dead_servers_are_replaced"
     ),
-    "source .platform/env": "tests/platform/test_services.py::test_a_model_server_keeps_artifacts_in_s3",
+    "source .platform/env": "tests/platform/test_services.py::test_the_mlflow_server_stores_artifacts_in_s3",
 }
 
 # Run by no test, and why.
