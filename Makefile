@@ -1,77 +1,96 @@
-# `make` alone lists what there is.
+# `make` without a target lists the targets.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PY := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
-# The run that `make resume` continues; empty is the latest.
+# The run that `make resume` continues; the latest by default.
 RUN ?=
-# What `make infra` deploys: the stack's name, a folder to upload, KEY=VALUE of the template; YES=1 does not ask.
+# For `make infra`: the stack's name, the folder to upload, KEY=VALUE parameters of the template. YES=1 skips the question.
 STACK ?= skin-lesion
 DATA ?= sample
 PARAMETERS ?=
-# What `make image` builds, and whether it is pushed there.
+# For `make image`: the tag. PUSH=1 pushes the image to that registry.
 IMAGE ?= skin-lesion
 PUSH ?=
+# For `make lock`: UPGRADE=1 also takes the newest versions of indirect dependencies.
+UPGRADE ?=
+LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --annotation-style line
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume cards infra infra-down platform platform-stop platform-status image test lint format clean
+.PHONY: help setup lock train resume cards infra infra-down platform platform-stop platform-status
+.PHONY: test lint lint-fast format image clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-setup: $(READY)  ## Install everything into .venv
+setup: $(READY)  ## Install the locked packages and this project into .venv
 
-$(READY): requirements.txt requirements-dev.txt
+$(READY): $(UV) requirements-dev.txt requirements.in pyproject.toml
+	$(UV) pip sync --quiet --python $(PY) --require-hashes requirements-dev.txt
+	$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# A new environment gets uv first, by pip, in the version and with the hashes of the lock.
+$(UV):
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { echo "This needs Python 3.11 or newer; install it or name it: make PYTHON=python3.12"; exit 1; }
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
-	@touch $@
+	sed -n '/^uv==/,/[^\]$$/p' requirements-dev.txt | $(PY) -m pip install --quiet --disable-pip-version-check --requirement /dev/stdin
+
+lock: $(UV)  ## Write requirements*.txt from requirements*.in (UPGRADE=1 also upgrades indirect dependencies)
+	$(LOCK) $(if $(UPGRADE),--upgrade) --output-file requirements-dev.txt requirements.in requirements-dev.in
+	$(LOCK) --constraint requirements-dev.txt --output-file requirements.txt requirements.in
 
 train: $(READY)  ## Run the whole pipeline on the synthetic sample
 	$(PY) flows/train.py run
 
-resume: $(READY)  ## Continue the latest run if it failed (RUN=ID for another)
+resume: $(READY)  ## Resume the latest run if it failed (RUN=ID for another)
 	$(PY) flows/resume.py $(RUN)
 
-cards: $(READY)  ## Look at the runs' cards in the browser
-	@echo "Open http://127.0.0.1:8324 (Ctrl-C ends it)"
+cards: $(READY)  ## Show the runs' cards in the browser
+	@echo "Open http://127.0.0.1:8324 (Ctrl-C stops the server)"
 	$(PY) flows/train.py card server --port 8324
 
-infra: $(READY)  ## Deploy to AWS with the data, write a Metaflow profile (DATA=FOLDER STACK=NAME)
+infra: $(READY)  ## Deploy to AWS, upload the data, write a Metaflow profile (DATA=FOLDER STACK=NAME)
 	@$(PY) -m infra.deploy up --stack $(STACK) --data "$(DATA)" $(PARAMETERS:%=--parameter %) $(if $(YES),--yes)
 
-infra-down: $(READY)  ## Delete all of that, data only when told (DELETE_DATA=1)
+infra-down: $(READY)  ## Delete the AWS stack; DELETE_DATA=1 deletes the data too
 	@$(PY) -m infra.deploy down --stack $(STACK) $(if $(DELETE_DATA),--delete-data) $(if $(YES),--yes)
 
 platform: $(READY)  ## Start S3, MLflow, metadata, Batch and Kubernetes on this machine
 	@$(PY) -m infra.local.services start
 
-platform-stop: $(READY)  ## End them; what they stored stays
+platform-stop: $(READY)  ## Stop these services; their data stays
 	@$(PY) -m infra.local.services stop
 
-platform-status: $(READY)  ## Show which of them are healthy, and where
+platform-status: $(READY)  ## Show the health and address of each service
 	@$(PY) -m infra.local.services status
 
 test: $(READY)  ## Run all tests
 	$(PY) -m pytest
 
-lint: $(READY)  ## Check style and types, the template, the Dockerfile and the workflows
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
+lint: lint-fast  ## Check style, imports, types, the template, the Dockerfile, the workflows and the citation file
 	$(PY) -m mypy
 	$(VENV)/bin/cfn-lint infra/stack.yaml
 	$(VENV)/bin/hadolint .devcontainer/Dockerfile
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows
 
-format: $(READY)  ## Let ruff mend what it can
+lint-fast: $(READY)  ## Check style and imports only, as the pre-commit hook does
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache --no-logo
+
+format: $(READY)  ## Format the code and apply automatic fixes
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-image:  ## Build the image of remote tasks (IMAGE=registry/name:tag PUSH=1 pushes it)
+image:  ## Build the image for remote tasks (IMAGE=registry/name:tag PUSH=1 pushes it)
 	DOCKER_BUILDKIT=1 docker build --platform linux/amd64 --file .devcontainer/Dockerfile --target remote --tag $(IMAGE) .
 	$(if $(PUSH),docker push $(IMAGE))
 
-clean:  ## Remove the environment and caches; runs (.metaflow), models (mlflow.db, mlruns) and .platform stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+clean:  ## Delete the environment and caches, but not .metaflow, mlflow.db, mlruns or .platform
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

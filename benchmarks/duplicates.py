@@ -1,12 +1,12 @@
-"""The search for near-duplicates against perceptual hashes: what is found, what is wrong, and how long it takes.
+"""Compares the search for near-duplicates with perceptual hashes: copies found, wrong pairs and time.
 
     pip install ImageHash==4.3.2
-    python -m benchmarks.duplicates            # 400 synthetic lesions, each beside a changed copy of itself
+    python -m benchmarks.duplicates            # 400 synthetic lesions and a changed copy of each
     python -m benchmarks.duplicates FOLDER     # real images with a near_duplicates.csv: image_a, image_b
 
-The peer is ImageHash's pHash of 64 bits, the usual way to this: a pair is two images of which one has, in one of its 8
-orientations, a hash at most so many bits from the other's. Where the images are drawn, every pair but those of an image
-and its copy is wrong. Of real ones only the listed pairs are known, so there the number of pairs found stands for it.
+The peer is the 64-bit pHash of ImageHash, the common method: two images are a pair if, in one of 8 orientations, their
+hashes differ in at most a given number of bits. For drawn images, all pairs except those of an image and its copy are
+wrong. For real images only the listed pairs are known, so the table shows the number of other pairs instead.
 """
 
 import csv
@@ -21,16 +21,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinlib import dataset, duplicates, sample
-from skinlib.storage import open_store
-from tests.unit.test_duplicates import CHANGES
+from skinlib.audit import duplicates
+from skinlib.data import sample
+from skinlib.data.listing import list_images
+from skinlib.data.manifest import CLASSES
+from skinlib.data.packing import open_packed, prepare
+from skinlib.data.storage import open_store
+from tests.unit.audit.test_duplicates import CHANGES
 
 Pairs = set[tuple[int, int]]
-DISTANCES = (2, 6, 10)  # bits: from hardly any wrong pair to most changes found
+DISTANCES = (2, 6, 10)  # bits: the first gives almost no wrong pairs, the last finds most changes
 
 
 def perceptual_hashes(images: NDArray[np.uint8], distance: int) -> Pairs:
-    """Find pairs by pHash, at most `distance` of 64 bits apart."""
+    """Find the pairs whose pHashes differ in at most `distance` of 64 bits."""
     turned = [np.rot90(side, k, axes=(1, 2)) for side in (images, images[:, :, ::-1]) for k in range(4)]
     hashes = np.array([[_hash(image) for image in orientation] for orientation in turned])
     found = set()
@@ -51,13 +55,13 @@ SEARCHES: dict[str, Callable[[NDArray[np.uint8]], Pairs]] = {
 
 
 def on_drawn_images(count: int = 400) -> None:
-    """Print the share of the copies that each search finds, by the change, and its wrong pairs."""
-    names = [name for name in dataset.CLASSES for _ in range(count // 2)]
+    """Print the fraction of copies that each search finds, by kind of change, and its wrong pairs."""
+    names = [name for name in CLASSES for _ in range(count // 2)]
     lesions = [sample.draw(1, "train", name, k) for k, name in enumerate(names, start=1)]
     copies = [np.asarray(CHANGES[k % len(CHANGES)](Image.fromarray(image))) for k, image in enumerate(lesions)]
     images = np.stack(lesions + copies)
     right = [(k, k + count) for k in range(count)]
-    print(f"{count} drawn lesions and a changed copy of each; share of the copies found\n")
+    print(f"{count} drawn lesions and a changed copy of each; fraction of the copies found\n")
     print("| search | " + " | ".join(change.__name__ for change in CHANGES) + " | all | wrong pairs | seconds |")
     print("|---" * (len(CHANGES) + 4) + "|")
     for name, search in SEARCHES.items():
@@ -71,16 +75,16 @@ def on_drawn_images(count: int = 400) -> None:
 
 
 def on_real_images(folder: Path) -> None:
-    """Print how many of the listed pairs each search finds, and how many others."""
+    """Print the number of listed and of other pairs that each search finds."""
     with TemporaryDirectory() as scratch:
         cache = open_store(scratch)
-        packed = dataset.open_packed(cache, dataset.prepare(dataset.list_images(str(folder)), cache).hash)
+        packed = open_packed(cache, prepare(list_images(str(folder)), cache).hash)
         place = {key: index for index, key in enumerate(packed.manifest.keys)}
         with (folder / "near_duplicates.csv").open() as file:
             listed = {tuple(sorted((place[r["image_a"]], place[r["image_b"]]))) for r in csv.DictReader(file)}
         ours: Pairs = set()
         print(f"{len(packed.images):,} images, {len(listed)} listed pairs\n")
-        print("| search | listed pairs found | other pairs | of these also found by skinlib | seconds |")
+        print("| search | listed pairs found | other pairs | other pairs also found by skinlib | seconds |")
         print("|---|---|---|---|---|")
         for name, search in SEARCHES.items():
             begun = time.perf_counter()

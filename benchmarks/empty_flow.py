@@ -1,10 +1,10 @@
-"""The least that Metaflow can run: what `remote_overhead` takes for Metaflow's own time."""
+"""The smallest Metaflow flow, the baseline of `remote_overhead`."""
 
 from metaflow import FlowSpec, step
 
 
 class EmptyFlow(FlowSpec):
-    """start -> end, with nothing in them."""
+    """start -> end, both empty."""
 
     @step
     def start(self) -> None:

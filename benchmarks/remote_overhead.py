@@ -1,12 +1,12 @@
-"""What a remote training task takes besides its training, against an empty task of Metaflow's.
+"""The overhead of a remote training task, compared with an empty Metaflow task.
 
     make platform && source .platform/env
     python -m benchmarks.remote_overhead                # ten minutes
     python -m benchmarks.remote_overhead kubernetes     # one of local, batch, kubernetes
 
-A task's time is that from its creation by the scheduler to its end, as the metadata service has it. What remains of a
-training task's without its epochs is overhead: package, imports, packed images, network, card, curve, weights. The
-emulators start processes, where the real backends start containers: only the difference to Metaflow's own carries over.
+A task takes the time from its creation by the scheduler to its end, as the metadata service records it. Overhead is the
+time of a training task minus its epochs: code package, imports, packed images, network, card, curve, weights. The
+emulators start processes instead of containers, so only the difference to the empty task applies to real backends.
 """
 
 import json
@@ -26,25 +26,25 @@ TRIAL = {"architecture": "resnet10", "image_size": 32, "epochs": 1, "batch_size"
 
 
 def run(folder: Path, *command: str) -> None:
-    """Run a flow to its good end, or exit with what it printed."""
+    """Run a flow, or exit with its output if it fails."""
     done = subprocess.run([sys.executable, *command], cwd=folder, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
 
 
 def seconds(task: Task) -> float:
-    """How long a task took, all told."""
+    """Return how long a task took, from its creation to its end."""
     return float((task.finished_at - task.created_at).total_seconds())
 
 
 def empty_tasks(folder: Path, options: list[str]) -> Iterator[float]:
-    """Run Metaflow's own and yield what each task took."""
+    """Run the empty flow and yield the time of each task."""
     run(folder, str(ROOT / "benchmarks/empty_flow.py"), "run", *options)
     yield from (seconds(step.task) for step in Flow("EmptyFlow").latest_run)
 
 
 def training_task(folder: Path, backend: str) -> tuple[float, float]:
-    """Run ours and return what the training task took besides its epochs, and these."""
+    """Run the training flow and return the overhead of its training task and the time of its epochs."""
     config = folder / "compute.json"
     config.write_text(json.dumps({"backend": backend}))
     sweep = folder / "sweep.json"
@@ -57,9 +57,9 @@ def training_task(folder: Path, backend: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print a table, a row a backend."""
+    """Print a table with one row per backend."""
     if os.environ.get("METAFLOW_PROFILE") != "local":
-        sys.exit("This measures on the platform of this machine; run `make platform` and `source .platform/env` first.")
+        sys.exit("This benchmark needs the local platform; run `make platform` and `source .platform/env` first.")
     namespace(None)
     print(f"Medians of {RUNS} runs, in seconds\n")
     print("| backend | empty task | training task without its epochs | ratio | its epochs |\n|---|---|---|---|---|")

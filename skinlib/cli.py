@@ -1,4 +1,4 @@
-"""The commands beside the flow: `python -m skinlib VERB`."""
+"""The commands beyond the flow: `skinlib COMMAND`, the same as `python -m skinlib COMMAND`."""
 
 import json
 import sys
@@ -10,36 +10,37 @@ from typing import TYPE_CHECKING
 
 import click
 
-from skinlib import console
 from skinlib.errors import SkinlibError
+from skinlib.progress import printed
 
 if TYPE_CHECKING:
-    from skinlib.dataset import Listing, PackedDataset
+    from skinlib.data.listing import Listing
+    from skinlib.data.packing import PackedDataset
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
-    """Make sample images, bring images to a bucket, audit them, score a registered model, check what a run needs."""
+    """Create sample images, upload and audit images, evaluate a registered model, check what a run needs."""
 
 
 @commands.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 def sample(directory: Path) -> None:
-    """Write the SYNTHETIC sample images into DIRECTORY, in the layout that your own should have."""
-    from skinlib import sample
+    """Write the SYNTHETIC sample images to DIRECTORY, in the layout that your own images need."""
+    from skinlib.data.sample import generate
 
-    sample.generate(directory, on_progress=console.progress("synthetic images made"))
+    generate(directory, on_progress=printed("synthetic images made"))
 
 
 @commands.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("url")
 def upload(folder: Path, url: str) -> None:
-    """Put what lies in FOLDER to URL (s3://bucket/prefix), leaving out what is there already."""
-    from skinlib import dataset
+    """Upload the files in FOLDER to URL (s3://bucket/prefix), except those that are already there."""
+    from skinlib.data.upload import upload_folder
 
-    counts = dataset.upload_folder(folder, url, console.progress("files compared"))
-    click.echo(f"{counts['uploaded']:,} files uploaded to {url}, {counts['unchanged']:,} were the same there.")
+    counts = upload_folder(folder, url, printed("files compared"))
+    click.echo(f"{counts['uploaded']:,} files uploaded to {url}, {counts['unchanged']:,} were already there.")
 
 
 @commands.command()
@@ -47,90 +48,102 @@ def upload(folder: Path, url: str) -> None:
 @click.argument("url")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(model: str, url: str, as_json: bool) -> None:
-    """Score a registered MODEL (models:/NAME@ALIAS, models:/NAME/VERSION) on the images below URL.
+    """Evaluate a registered MODEL (models:/NAME@ALIAS or models:/NAME/VERSION) on the images at URL.
 
-    URL is a folder or s3://bucket/prefix that holds benign|malignant, or train|test with these: then test alone counts.
+    URL is a folder or s3://bucket/prefix that contains benign|malignant, or train|test with these in each. Of the
+    latter, only test is used.
     """
-    from skinlib import audit, calibration, dataset, evaluation, registry, shortcut
+    from skinlib.audit import findings, shortcut
+    from skinlib.data.listing import list_images
+    from skinlib.evaluation import calibration, metrics, scores
+    from skinlib.reporting import text
+    from skinlib.tracking import registry
 
-    # Listed before the model is loaded: a wrong folder shows at once.
-    listing = dataset.list_images(url, splits=("test",))
+    # Before the model is loaded, so that a wrong folder is reported at once.
+    listing = list_images(url, splits=("test",))
     served = registry.load(model)
-    threshold, temperature = served.config["threshold"], served.config["temperature"]
+    threshold, temperature = served.settings["threshold"], served.settings["temperature"]
     with _packed(listing, as_json) as (packed, n_rejected):
         labels, probabilities = packed.labels, served.predict(packed.images)
-        audited = audit.audit(packed, console.progress("images compared", as_json))
-    report = evaluation.report(
+        found = findings.audit_images(packed, printed("images compared", as_json))
+    report = scores.build_report(
         labels,
         probabilities,
         threshold,
-        groups=audited.groups,
+        groups=found.groups,
         uncalibrated=calibration.calibrate(probabilities, 1 / temperature),
-        shortcut_probabilities=shortcut.probabilities(audited.colours, served.config["shortcut"]),
+        shortcut_probabilities=shortcut.probabilities(found.colours, served.settings["shortcut"]),
     )
-    distance = shortcut.distance(audited.colours, served.config["shortcut"])
+    distance = shortcut.distance(found.colours, served.settings["shortcut"])
     if as_json:
-        metrics = evaluation.binary_metrics(labels, probabilities, threshold)
-        click.echo(json.dumps(metrics | {"report": report, "distance": distance}))
+        values = metrics.binary_metrics(labels, probabilities, threshold)
+        click.echo(json.dumps({**values, "report": report, "distance": distance}))
     else:
-        click.echo(console.evaluation_report(model, listing.url, n_rejected, report, distance))
+        click.echo(text.evaluation_report(model, listing.url, n_rejected, report, distance))
 
 
-@commands.command("audit")
+@commands.command()
 @click.argument("url")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def audit_images(url: str, as_json: bool) -> None:
-    """Look for duplicates, leaks, label conflicts and tell-tale colours in the images below URL.
+def audit(url: str, as_json: bool) -> None:
+    """Search the images at URL for duplicates, leaks, label conflicts and a colour baseline that does too well.
 
-    URL is a folder or s3://bucket/prefix that holds train|test, each with benign|malignant. Identical images in both
-    classes are an error, after the report.
+    URL is a folder or s3://bucket/prefix that contains train|test, each with benign|malignant. Identical images in
+    both classes are reported, and then are an error.
     """
     import numpy as np
 
-    from skinlib import audit, dataset, evaluation, shortcut
+    from skinlib.audit import findings, shortcut
+    from skinlib.data.listing import list_images
+    from skinlib.data.manifest import SPLITS
+    from skinlib.evaluation.metrics import auroc
+    from skinlib.reporting import text
 
-    with _packed(dataset.list_images(url), as_json) as (packed, _):
+    with _packed(list_images(url), as_json) as (packed, _):
         labels, splits = packed.labels, np.array(packed.manifest.splits)
-        found = audit.audit(packed, console.progress("images compared", as_json))
-    train, test = (np.flatnonzero(splits == split) for split in dataset.SPLITS)
-    colour_alone = shortcut.fit(found.colours[train], labels[train])
-    auroc = evaluation.auroc(labels[test], shortcut.probabilities(found.colours[test], colour_alone))
-    click.echo(json.dumps(found.to_dict() | {"shortcut_auroc": auroc}) if as_json else found.to_text(auroc))
+        found = findings.audit_images(packed, printed("images compared", as_json))
+    train, test = (np.flatnonzero(splits == split) for split in SPLITS)
+    baseline = shortcut.fit(found.colours[train], labels[train])
+    score = auroc(labels[test], shortcut.probabilities(found.colours[test], baseline))
+    if as_json:
+        click.echo(json.dumps({**found.summary(), "shortcut_auroc": score}))
+    else:
+        click.echo(text.audit_report(found, score))
     found.refuse_conflicts()
 
 
 @contextmanager
 def _packed(listing: "Listing", quiet: bool) -> Iterator[tuple["PackedDataset", int]]:
-    """Give the images of a listing, packed into a folder that goes again, and the number of rejected files."""
-    from skinlib import dataset
-    from skinlib.storage import open_store
+    """Yield the images of a listing, packed into a temporary folder, and the number of rejected files."""
+    from skinlib.data.packing import open_packed, prepare
+    from skinlib.data.storage import open_store
 
     with tempfile.TemporaryDirectory() as folder:
         cache = open_store(folder)
-        manifest = dataset.prepare(listing, cache, on_progress=console.progress("images read", quiet))
-        yield dataset.open_packed(cache, manifest.hash), len(manifest.rejected)
+        manifest = prepare(listing, cache, on_progress=printed("images read", quiet))
+        yield open_packed(cache, manifest.hash), len(manifest.rejected)
 
 
 @commands.command()
-@click.option("--compute", type=click.Path(path_type=Path), help="A compute config; without it all runs here.")
-@click.option("--data", metavar="URL", help="The images; without it the sample.")
+@click.option("--compute", type=click.Path(path_type=Path), help="A compute config; without it, everything runs here.")
+@click.option("--data", metavar="URL", help="The images; without it, the synthetic sample.")
 def doctor(compute: Path | None, data: str | None) -> None:
-    """Check all that a run needs, from Python to the job queue, and say what to do where something is amiss."""
-    from skinlib import backends
-    from skinlib.doctor import examine
+    """Check everything that a run needs, from Python to the job queue, and say what to do about each failure."""
+    from skinlib.execution import backends
+    from skinlib.execution.doctor import examine
 
     backend = backends.backend_from(backends.read(compute) if compute else {"backend": "local"})
-    amiss = 0
+    failures = 0
     for finding in examine(backend, data):
-        amiss += not finding.ok
-        click.echo(f"{'ok' if finding.ok else 'AMISS':5}  {finding.part:11}  {finding.words}")
-    if amiss:
+        failures += not finding.ok
+        click.echo(f"{'ok' if finding.ok else 'FAIL':5}  {finding.part:11}  {finding.words}")
+    if failures:
         sys.exit(1)
 
 
 def main() -> None:
-    """Run a command; an error that the user can act on is its sentence, without a traceback."""
+    """Run a command; print an error that the user can act on as its sentence, without a traceback."""
     try:
-        commands(prog_name="python -m skinlib")
+        commands(prog_name="skinlib")
     except SkinlibError as error:
         sys.exit(f"Error: {error}")

@@ -1,14 +1,16 @@
-"""What all configs share: they take no key and no type that they do not know, and say what is wrong in words."""
+"""Basis of all configs: unknown keys and wrong types are errors, explained in plain words."""
 
 import difflib
 from collections.abc import Collection
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from skinlib.errors import ConfigError
 
 
 class Strict(BaseModel):
-    """A part of a config; unknown keys, other types and infinite numbers are errors."""
+    """Part of a config: unknown keys, wrong types and infinite numbers are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -16,23 +18,24 @@ class Strict(BaseModel):
 def explain(
     error: ValidationError, known: Collection[str], kinds: Collection[str], branches: Collection[str] = ()
 ) -> str:
-    """Put pydantic's findings into half a sentence.
+    """Describe the errors in a config as a clause, to complete a sentence.
 
     Args:
-        error: of a `Strict` model.
-        known: the keys to choose from where one is unknown.
-        kinds: of config there are, by the word that tells them apart.
-        branches: what else pydantic puts into a path for the branches of unions; users know only their own keys.
+        error: Raised by a `Strict` model.
+        known: The valid keys, to suggest one for an unknown key.
+        kinds: The valid values of the key that selects the kind of config.
+        branches: Other names that pydantic puts into an error's path, for the members of unions; they are left out,
+            because users know only their own keys.
     """
-    return "; ".join(_explain_one(dict(problem), known, kinds, branches) for problem in error.errors())
+    return "; ".join(_explain_one(problem, known, kinds, branches) for problem in error.errors())
 
 
 def _explain_one(
-    problem: dict[str, Any], known: Collection[str], kinds: Collection[str], branches: Collection[str]
+    problem: ErrorDetails, known: Collection[str], kinds: Collection[str], branches: Collection[str]
 ) -> str:
     inner = {*kinds, *branches}
     path = [str(part) for part in problem["loc"] if not str(part).startswith("function-") and part not in inner]
-    where = ".".join(path) or "the whole"
+    where = ".".join(path)
     if problem["type"] == "extra_forbidden":
         close = difflib.get_close_matches(path[-1], known, n=1)
         advice = "did you mean " + close[0] if close else "known keys are " + ", ".join(known)
@@ -43,4 +46,20 @@ def _explain_one(
     shown = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
     if problem["type"] == "value_error" or isinstance(problem["input"], dict):
         shown = ""
-    return f"{where}: {message[0].lower()}{message[1:]}{shown}"
+    return f"{where}: {message[0].lower()}{message[1:]}{shown}".removeprefix(": ")
+
+
+def check_run_options(seed: int, validation_fraction: float, max_rejected: float, sensitivity: float) -> None:
+    """Check the options of a run.
+
+    Raises:
+        ConfigError: An option is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"The seed is {seed}; give a number from 0 to 2**32 - 1.")
+    if not 0 < validation_fraction <= 0.5:
+        raise ConfigError(f"The validation fraction is {validation_fraction:g}; give a number above 0 and at most 0.5.")
+    if not 0 <= max_rejected < 1:
+        raise ConfigError(f"The fraction max-rejected is {max_rejected:g}; give a number from 0 to below 1.")
+    if not 0 < sensitivity <= 1:
+        raise ConfigError(f"The sensitivity is {sensitivity:g}; give a number above 0 and at most 1, such as 0.95.")

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests; the servers they start are real and end with them."""
+"""Fixtures for all tests; they start real servers and stop them at the end."""
 
 import os
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from skinlib import sample
+from skinlib.data import sample
 
-# Test files run side by side: with a thread for each core in each of them, threads would mostly wait for each other.
+# Test files run in parallel; with one thread per core in each of them, the threads would mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytest_plugins = ["tests.servers.s3", "tests.servers.mlflow", "tests.servers.aws"]
 
 
 @pytest.fixture(scope="session")
 def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small synthetic data set: 96 images to train with, two of one lesion, and 32 to test with, one a twin."""
+    """A small synthetic data set: 96 training images, two of the same lesion, and 32 test images, one a twin."""
     folder = tmp_path_factory.mktemp("images") / "lesions"
     sample.generate(folder, n_train=96, n_test=32)
     for original, copy in (("train/benign/1", "test/benign/1"), ("train/malignant/1", "train/malignant/2")):

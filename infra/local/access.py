@@ -1,12 +1,11 @@
-"""What the platform's users need to find it: a Metaflow profile, a KUBECONFIG and a file of variables to source."""
+"""What clients need to use the platform: a Metaflow profile, a KUBECONFIG and a file of variables for `source`."""
 
 import json
-import os
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 from infra.local.batch import QUEUE
+from infra.local.state import State, write_private
 
 DATA_BUCKET = "skin-lesion-data"
 DATASTORE_BUCKET = "skin-lesion-datastore"
@@ -15,43 +14,27 @@ REGION = "us-east-1"
 PROFILE = "local"
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace a file that only its owner may read, at one stroke."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    partial.replace(path)
-
-
-def credentials(access_key: str, secret_key: str, s3: str) -> dict[str, str]:
-    """Return the variables with which any AWS client finds the platform's S3, and no other service by mistake."""
+def credentials(state: State) -> dict[str, str]:
+    """Return the variables that point any AWS client at the platform's S3, and never at AWS by mistake."""
     return {
-        "AWS_ACCESS_KEY_ID": access_key,
-        "AWS_SECRET_ACCESS_KEY": secret_key,
+        "AWS_ACCESS_KEY_ID": state.access_key,
+        "AWS_SECRET_ACCESS_KEY": state.secret_key,
         "AWS_DEFAULT_REGION": REGION,
-        "AWS_ENDPOINT_URL": s3,
+        "AWS_ENDPOINT_URL": state.url("s3"),
     }
 
 
-def write(home: Path, addresses: Mapping[str, str], access_key: str, secret_key: str) -> None:
-    """Write `config_local.json`, `kubeconfig` and `env` into the platform's folder.
-
-    Args:
-        home: The platform's folder.
-        addresses: The URLs of `s3`, `mlflow`, `metadata`, `batch` and `kubernetes`.
-        access_key: The generated key, which is the token of the Kubernetes emulator too.
-        secret_key: The generated secret.
-    """
+def write(home: Path, state: State) -> None:
+    """Write `config_local.json`, `kubeconfig` and `env` into the platform's folder."""
     profile = {
         "METAFLOW_DEFAULT_DATASTORE": "s3",
         "METAFLOW_DATASTORE_SYSROOT_S3": f"s3://{DATASTORE_BUCKET}/metaflow",
         "METAFLOW_DATATOOLS_S3ROOT": f"s3://{DATASTORE_BUCKET}/metaflow/data",
-        "METAFLOW_S3_ENDPOINT_URL": addresses["s3"],
+        "METAFLOW_S3_ENDPOINT_URL": state.url("s3"),
         "METAFLOW_DEFAULT_METADATA": "service",
-        "METAFLOW_SERVICE_URL": addresses["metadata"],
+        "METAFLOW_SERVICE_URL": state.url("metadata"),
         "METAFLOW_BATCH_JOB_QUEUE": QUEUE,
-        # Asked for, but nothing here looks at them.
+        # Metaflow requires these; the emulators ignore them.
         "METAFLOW_ECS_S3_ACCESS_IAM_ROLE": "arn:aws:iam::000000000000:role/local",
         "METAFLOW_DEFAULT_CONTAINER_IMAGE": "local",
         "METAFLOW_KUBERNETES_NAMESPACE": "default",
@@ -61,8 +44,8 @@ def write(home: Path, addresses: Mapping[str, str], access_key: str, secret_key:
     kubeconfig = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": "local", "cluster": {"server": addresses["kubernetes"]}}],
-        "users": [{"name": "local", "user": {"token": access_key}}],
+        "clusters": [{"name": "local", "cluster": {"server": state.url("kubernetes")}}],
+        "users": [{"name": "local", "user": {"token": state.access_key}}],
         "contexts": [{"name": "local", "context": {"cluster": "local", "user": "local"}}],
         "current-context": "local",
     }
@@ -72,12 +55,12 @@ def write(home: Path, addresses: Mapping[str, str], access_key: str, secret_key:
         "METAFLOW_HOME": str(home),
         "METAFLOW_PROFILE": PROFILE,
         "KUBECONFIG": str(home / "kubeconfig"),
-        **credentials(access_key, secret_key, addresses["s3"]),
-        "AWS_ENDPOINT_URL_BATCH": addresses["batch"],
-        "MLFLOW_TRACKING_URI": addresses["mlflow"],
+        **credentials(state),
+        "AWS_ENDPOINT_URL_BATCH": state.url("batch"),
+        "MLFLOW_TRACKING_URI": state.url("mlflow"),
     }
     lines = ["# For `source`: points Metaflow, MLflow, AWS and Kubernetes clients at the platform on this machine."]
-    # A session's token or another account's profile would not fit these keys.
+    # A session token or a profile of another account does not fit these keys.
     lines += ["unset AWS_PROFILE AWS_SESSION_TOKEN"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     write_private(home / "env", "\n".join(lines) + "\n")

@@ -1,27 +1,27 @@
-"""AWS Batch on one machine: localbatch's API, with jobs that run as subprocesses instead of containers.
+"""AWS Batch on one machine: the API of localbatch, with subprocesses instead of containers.
 
     python -m infra.local.batch PORT FOLDER
 
-Its environment is that of every job's image and role. Jobs that ask for GPUs are taken, and see what there is.
+Jobs inherit its environment, as from an image and a role. Jobs that request GPUs are accepted
+and see the machine's GPUs.
 """
 
 import json
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 from localbatch.server import create_app
 from localbatch.store import Store
 
-from infra.local.jobs import Jobs, serve
+from infra.local.jobs import Jobs, Json, serve
 
 QUEUE = "local"
 
 
 class Runner:
-    """What localbatch asks of whoever runs its jobs."""
+    """The interface that localbatch needs to run its jobs."""
 
     def __init__(self, store: Store, jobs: Jobs, port: int) -> None:
         self._store = store
@@ -29,16 +29,16 @@ class Runner:
         self._port = port
         self._reasons: dict[str, str] = {}
 
-    def submit(self, job: dict[str, Any]) -> None:
-        """Start a job that was just stored; returns at once."""
+    def submit(self, job: Json) -> None:
+        """Start a job in the background."""
         threading.Thread(target=self._run, args=(job,), daemon=True).start()
 
     def terminate(self, job_id: str, reason: str) -> None:
-        """End a job; its status follows when it has ended."""
+        """End a job; its status changes when it has ended."""
         self._reasons[job_id] = reason
         self._jobs.stop(job_id)
 
-    def _run(self, job: dict[str, Any]) -> None:
+    def _run(self, job: Json) -> None:
         job_id, overrides = job["jobId"], job["containerOverrides"]
         environment = {pair["name"]: pair.get("value", "") for pair in overrides.get("environment", [])}
         environment |= {
@@ -59,13 +59,13 @@ class Runner:
             stoppedAt=_now(),
         )
 
-    def _update(self, job: dict[str, Any], **changes: Any) -> None:
+    def _update(self, job: Json, **changes: object) -> None:
         self._store.update_job(job["jobId"], **changes)
         self._jobs.record(job["jobId"], {**job, **changes})
 
 
-def remember(store: Store, folder: Path) -> None:
-    """Give a store the jobs of an emulator that ended, or whoever waits for one of them would wait for ever."""
+def restore(store: Store, folder: Path) -> None:
+    """Load the jobs of an emulator that ended, so that its clients do not wait for them forever."""
     for path in folder.glob("*/job.json"):
         job = json.loads(path.read_text())
         if job["stoppedAt"] is None:
@@ -81,10 +81,10 @@ def _now() -> int:
 @click.argument("port", type=int)
 @click.argument("folder", type=click.Path(path_type=Path))
 def main(port: int, folder: Path) -> None:
-    """Serve AWS Batch at PORT; jobs and their logs are kept in FOLDER."""
+    """Serve AWS Batch on PORT and keep jobs and logs in FOLDER."""
     store = Store(queue_name=QUEUE)
-    remember(store, folder)
-    # A task reads its own metadata without credentials, as on ECS.
+    restore(store, folder)
+    # Tasks read their own metadata without credentials, as on ECS.
     serve(create_app(store, Runner(store, Jobs(folder), port)), port, open_to_all="/metadata/")
 
 

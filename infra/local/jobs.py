@@ -1,4 +1,4 @@
-"""Jobs as subprocesses: what both emulators do where the real backends start containers."""
+"""Jobs as subprocesses: both emulators start these instead of containers."""
 
 import json
 import os
@@ -10,21 +10,22 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from infra.local import watchdog
 
-# Between the request to end and the kill; a step saves its last logs in it.
-_GRACE_SECONDS = 3.0
+Json: TypeAlias = dict[str, Any]  # a request or job in the form of AWS or Kubernetes, which have no types for it
+
+_GRACE_SECONDS = 3.0  # between SIGTERM and SIGKILL, for a step to save its last logs
 
 
 class Jobs:
-    """The jobs of one emulator. They run at once, each in an empty directory, and never outlive the emulator.
+    """The jobs of one emulator. They start immediately, each in an empty directory, and never outlive the emulator.
 
-    What remains of a job is `FOLDER/NAME/job.json`, as it was posted and how it ended, and `FOLDER/NAME/log.txt`.
+    A job leaves `FOLDER/NAME/job.json`, the request with its outcome, and `FOLDER/NAME/log.txt`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,8 +37,8 @@ class Jobs:
             [sys.executable, "-I", watchdog.__file__], stdin=subprocess.PIPE, start_new_session=True
         )
 
-    def record(self, name: str, job: Mapping[str, Any]) -> None:
-        """Write what is known of a job where people and tests find it."""
+    def record(self, name: str, job: Json) -> None:
+        """Write a job's `job.json` atomically."""
         path = self.folder / name / "job.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
@@ -45,13 +46,13 @@ class Jobs:
         partial.replace(path)
 
     def run(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> int:
-        """Run a job's command to its end.
+        """Run a job's command and wait until it ends.
 
-        The job sees the emulator's own environment, as a container sees its image's, and what the job adds to it.
+        The command gets the emulator's environment, as a container gets its image's, and the job's own.
 
         Returns:
-            The exit code as a container runtime gives it: 128 + the signal where one ended the command (137 for
-            SIGKILL), 127 where there is no such command.
+            The exit code, as from a container runtime: 128 + the signal number if a signal ended the command (137
+            for SIGKILL), 127 if there is no such command.
         """
         work = self.folder / name / "work"
         work.mkdir(parents=True)
@@ -80,17 +81,17 @@ class Jobs:
                 return 127
             self._running[name] = process
             self._report(f"+{process.pid}")
-        # Not reaped yet: until then no other process group can get its number.
+        # Do not reap it yet: until then, no other process group can get its number.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with self._lock:
             del self._running[name]
-            _signal(process, signal.SIGKILL)  # a container ends with its first process
+            _signal(process, signal.SIGKILL)  # as a container ends with its first process
             self._report(f"-{process.pid}")
             code = process.wait()
         return code if code >= 0 else 128 - code
 
     def stop(self, name: str) -> None:
-        """Ask a job to end, and end it after some seconds; returns at once. A job that waits to start never does."""
+        """Send SIGTERM to a job now and SIGKILL after a few seconds; if it has not started yet, it never will."""
         with self._lock:
             self._stopped.add(name)
             process = self._running.get(name)
@@ -112,13 +113,15 @@ class Jobs:
 
 
 def serve(app: FastAPI, port: int, *, open_to_all: str) -> None:
-    """Serve an emulator on 127.0.0.1 until it is ended.
+    """Serve an emulator on 127.0.0.1 until the process ends.
 
-    Jobs run commands, so nobody else on the machine, and no web page in a browser on it, may post one: each request
-    must name the access key that the platform generated, in its `Authorization`.
+    Jobs run commands, so other users of the machine, and web pages in its browsers, must not post any: each request
+    needs the platform's generated access key in its `Authorization` header.
 
     Args:
-        open_to_all: The start of the paths that need no key.
+        app: The emulator.
+        port: Its port.
+        open_to_all: The prefix of the paths that need no key.
     """
     key = os.environ["AWS_ACCESS_KEY_ID"]
 

@@ -1,35 +1,33 @@
-"""The calls of the Kubernetes API that Metaflow makes, with jobs that run as subprocesses instead of pods.
+"""The part of the Kubernetes API that Metaflow calls, with subprocesses instead of pods.
 
     python -m infra.local.kubernetes_api PORT FOLDER
 
-Its environment is that of every job's image. Jobs that ask for GPUs are taken, and see what there is.
+Jobs inherit its environment, as from an image. Jobs that request GPUs are accepted and see the
+machine's GPUs.
 """
 
 import threading
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from infra.local.jobs import Jobs, serve
-
-Object = dict[str, Any]
+from infra.local.jobs import Jobs, Json, serve
 
 
 class Cluster:
-    """Jobs and their pods, by namespace and the job's name."""
+    """Jobs and their pods, by namespace and job name."""
 
     def __init__(self, jobs: Jobs) -> None:
-        self.jobs: dict[tuple[str, str], Object] = {}
-        self.pods: dict[tuple[str, str], Object] = {}
+        self.jobs: dict[tuple[str, str], Json] = {}
+        self.pods: dict[tuple[str, str], Json] = {}
         self._runs = jobs
 
-    def create(self, namespace: str, job: Object) -> Object:
-        """Take a job and start it; returns it with its name."""
+    def create(self, namespace: str, job: Json) -> Json:
+        """Start a job and return it with its name."""
         metadata, template = job["metadata"], job["spec"]["template"]
         name = metadata.get("name") or f"{metadata['generateName']}{uuid.uuid4().hex[:5]}"
         job["metadata"] = {**metadata, "name": name, "namespace": namespace, "uid": str(uuid.uuid4())}
@@ -52,8 +50,8 @@ class Cluster:
         threading.Thread(target=self._run, args=(namespace, name), daemon=True).start()
         return job
 
-    def change(self, namespace: str, name: str, patch: Object) -> Object:
-        """Merge a patch into a job's specification; parallelism 0, Metaflow's way to kill, ends it."""
+    def change(self, namespace: str, name: str, patch: Json) -> Json:
+        """Merge a patch into a job's specification; parallelism 0, by which Metaflow kills a job, ends it."""
         job = self.jobs[namespace, name]
         job["spec"].update(patch.get("spec", {}))
         if job["spec"]["parallelism"] == 0:
@@ -61,7 +59,7 @@ class Cluster:
         return job
 
     def delete(self, namespace: str, name: str) -> None:
-        """Forget a job and its pod, and end it."""
+        """End a job, and remove it and its pod."""
         del self.jobs[namespace, name], self.pods[namespace, name]
         self._runs.stop(name)
 
@@ -70,7 +68,7 @@ class Cluster:
         container = job["spec"]["template"]["spec"]["containers"][0]
         started = _now()
 
-        def show(phase: str, state: Object) -> None:
+        def show(phase: str, state: Json) -> None:
             status = {"name": container["name"], "image": container["image"], "imageID": "", "restartCount": 0}
             status |= {"ready": phase == "Running", "state": state}
             pod["status"] = {"phase": phase, "startTime": started, "containerStatuses": [status]}
@@ -84,7 +82,7 @@ class Cluster:
         show("Failed" if code else "Succeeded", {"terminated": end})
 
 
-def _value(variable: Object, pod: Object) -> str:
+def _value(variable: Json, pod: Json) -> str:
     if "value" in variable or "valueFrom" not in variable:
         return str(variable.get("value") or "")
     fields = {f"metadata.{name}": pod["metadata"][name] for name in ("name", "namespace", "uid")}
@@ -92,8 +90,8 @@ def _value(variable: Object, pod: Object) -> str:
     return str(fields.get(variable["valueFrom"].get("fieldRef", {}).get("fieldPath"), ""))
 
 
-def _selected(pod: Object, labels: str, fields: str) -> bool:
-    """Tell whether a pod fits selectors such as `job-name=a,b=c` and `status.phase!=Failed`."""
+def _selected(pod: Json, labels: str, fields: str) -> bool:
+    """Tell whether a pod matches selectors such as `job-name=a,b=c` and `status.phase!=Failed`."""
     known = {"status.phase": pod["status"]["phase"], "metadata.name": pod["metadata"]["name"]}
     for values, selector in ((pod["metadata"]["labels"], labels), (known, fields)):
         for term in filter(None, selector.split(",")):
@@ -108,7 +106,7 @@ def _now() -> str:
 
 
 def create_app(cluster: Cluster) -> FastAPI:
-    """Put a cluster behind the API's paths; what is unknown is answered with 404 and a `Status`, as by the real one."""
+    """Serve a cluster at the paths of the API; answer unknown objects with 404 and a `Status`, as Kubernetes does."""
     app = FastAPI(openapi_url=None)
     jobs = "/apis/batch/v1/namespaces/{namespace}/jobs"
 
@@ -119,28 +117,28 @@ def create_app(cluster: Cluster) -> FastAPI:
         return JSONResponse({**status, "message": message}, 404)
 
     @app.get("/version")
-    async def version() -> Object:
+    async def version() -> Json:
         return {"major": "1", "minor": "30", "gitVersion": "v1.30.0-local"}
 
     @app.post(jobs, status_code=201)
-    async def create(namespace: str, request: Request) -> Object:
+    async def create(namespace: str, request: Request) -> Json:
         return cluster.create(namespace, await request.json())
 
     @app.get(jobs + "/{name}")
-    async def read(namespace: str, name: str) -> Object:
+    async def read(namespace: str, name: str) -> Json:
         return cluster.jobs[namespace, name]
 
     @app.patch(jobs + "/{name}")
-    async def change(namespace: str, name: str, request: Request) -> Object:
+    async def change(namespace: str, name: str, request: Request) -> Json:
         return cluster.change(namespace, name, await request.json())
 
     @app.delete(jobs + "/{name}")
-    async def delete(namespace: str, name: str) -> Object:
+    async def delete(namespace: str, name: str) -> Json:
         cluster.delete(namespace, name)
         return {"kind": "Status", "apiVersion": "v1", "status": "Success"}
 
     @app.get("/api/v1/namespaces/{namespace}/pods")
-    async def pods(namespace: str, labelSelector: str = "", fieldSelector: str = "") -> Object:
+    async def pods(namespace: str, labelSelector: str = "", fieldSelector: str = "") -> Json:
         found = [pod for (of, _), pod in cluster.pods.items() if of == namespace]
         items = [pod for pod in found if _selected(pod, labelSelector, fieldSelector)]
         return {"apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items}
@@ -152,7 +150,7 @@ def create_app(cluster: Cluster) -> FastAPI:
 @click.argument("port", type=int)
 @click.argument("folder", type=click.Path(path_type=Path))
 def main(port: int, folder: Path) -> None:
-    """Serve the Kubernetes API at PORT; jobs and their logs are kept in FOLDER."""
+    """Serve the Kubernetes API on PORT and keep jobs and logs in FOLDER."""
     serve(create_app(Cluster(Jobs(folder))), port, open_to_all="/version")
 
 

@@ -1,19 +1,20 @@
-"""Metaflow's metadata service on one machine, over files in the form of its local provider.
+"""Metaflow's metadata service on one machine, on top of the files of its local provider.
 
     python -m infra.local.metadata PORT FOLDER
 
-The package metaflow-local-service gives it. Its own daemon is not used: that ends after five idle minutes, and keeps
-one state for all in the home folder. What it answers about artifacts is mended: it does not know a single one, as
-`task["name"]` asks for it, and mixes those of all attempts where the service's answer is the latest attempt's.
+It comes from the package metaflow-local-service, without its daemon, which stops after five idle minutes and keeps
+a single state in the home folder. The routes for artifacts are replaced: the package has none for one artifact, which
+`task["name"]` requests, and returns the artifacts of all attempts, where Metaflow's service returns the latest's.
 """
 
 from pathlib import Path
-from typing import Any
 
 import click
 import uvicorn
 from fastapi import FastAPI, HTTPException
 from metaflow_local_service import server, store
+
+Artifact = dict[str, object]
 
 
 def create_app(folder: Path) -> FastAPI:
@@ -22,20 +23,20 @@ def create_app(folder: Path) -> FastAPI:
     artifacts = "/flows/{flow}/runs/{run}/steps/{step}/tasks/{task}/artifacts"
 
     @app.get(artifacts)
-    def latest(flow: str, run: str, step: str, task: str) -> list[dict[str, Any]]:
+    def latest(flow: str, run: str, step: str, task: str) -> list[Artifact]:
         every = store.get_artifacts(flow, run, step, task)
         attempt = max((artifact["attempt_id"] for artifact in every), default=0)
         return [artifact for artifact in every if artifact["attempt_id"] == attempt]
 
     @app.get(artifacts + "/{name}")
-    def one(flow: str, run: str, step: str, task: str, name: str) -> dict[str, Any]:
+    def one(flow: str, run: str, step: str, task: str, name: str) -> Artifact:
         return named(name, latest(flow, run, step, task))
 
     @app.get(artifacts + "/{name}/attempt/{attempt}")
-    def one_of(flow: str, run: str, step: str, task: str, name: str, attempt: int) -> dict[str, Any]:
+    def one_of(flow: str, run: str, step: str, task: str, name: str, attempt: int) -> Artifact:
         return named(name, store.get_artifacts(flow, run, step, task, attempt))
 
-    def named(name: str, found: list[dict[str, Any]]) -> dict[str, Any]:
+    def named(name: str, found: list[Artifact]) -> Artifact:
         for artifact in found:
             if artifact["name"] == name:
                 return artifact
@@ -49,7 +50,7 @@ def create_app(folder: Path) -> FastAPI:
 @click.argument("port", type=int)
 @click.argument("folder", type=click.Path(path_type=Path))
 def main(port: int, folder: Path) -> None:
-    """Serve the metadata of runs at PORT; they are kept in FOLDER/.metaflow."""
+    """Serve the metadata of runs on PORT and keep it in FOLDER/.metaflow."""
     uvicorn.run(create_app(folder), host="127.0.0.1", port=port, log_level="warning", timeout_graceful_shutdown=1)
 
 

@@ -1,4 +1,4 @@
-"""Processes that outlive the command that started them, and are known again by number and time of creation."""
+"""Processes that outlive the command that started them; a later command identifies them by pid and creation time."""
 
 import os
 import signal
@@ -12,18 +12,17 @@ from pathlib import Path
 import psutil
 from pydantic import BaseModel, ConfigDict
 
-# Far less than the system needs to come round to the same number again; a set clock moves what psutil reports.
+# Creation times differ after the clock was set; a system needs much longer than this to reuse a pid.
 _SAME_SECONDS = 2.0
-# SeaweedFS takes three seconds to end.
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 10.0  # SeaweedFS takes three seconds to end
 
 
 class Started(BaseModel):
-    """A process that leads a process group of its own.
+    """The leader of a process group.
 
     Attributes:
-        pid: Its number, and its group's.
-        created: When it was created, in seconds since 1970.
+        pid: The id of the process and of its group.
+        created: Its creation time, in seconds since 1970.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,7 +32,7 @@ class Started(BaseModel):
 
 
 def start(command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path) -> Started:
-    """Start a command in a folder, as the leader of a session, with all that it prints at the end of a log."""
+    """Start a command in a folder, as the leader of a session, and append its output to a log."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
@@ -48,21 +47,18 @@ def start(command: Sequence[str], environment: Mapping[str, str], folder: Path, 
 
 
 def runs(started: Started) -> bool:
-    """Tell whether a process still runs; another that got its number since does not count."""
+    """Tell whether a process still runs; a different process with the same pid does not count."""
     try:
         process = psutil.Process(started.pid)
         same = abs(process.create_time() - started.created) < _SAME_SECONDS
-        # In a container there may be nobody who takes the dead away.
+        # A container may have no init process that reaps zombies.
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 
 
 def stop(processes: Iterable[Started]) -> None:
-    """End process groups: all are asked at once, and after some seconds whatever is left of them is killed.
-
-    Workers that outlived their leader end too.
-    """
+    """End process groups, including children that outlived their leader: SIGTERM first, SIGKILL after 10 seconds."""
     groups = [process for process in processes if _members(process)]
     for number, patience in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, _GRACE_SECONDS)):
         for group in groups:
@@ -74,12 +70,12 @@ def stop(processes: Iterable[Started]) -> None:
 
 
 def _members(started: Started) -> list[int]:
-    """Return the living processes of a group; none if its number has passed to another process."""
+    """Return the living processes of a group; none if another process got its leader's pid."""
     try:
         if abs(psutil.Process(started.pid).create_time() - started.created) >= _SAME_SECONDS:
             return []
     except psutil.NoSuchProcess:
-        pass  # while others of the group live, nobody can get its number
+        pass  # no new process gets this pid while members of its group live
     found = []
     for pid in psutil.pids():
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
@@ -89,9 +85,9 @@ def _members(started: Started) -> list[int]:
 
 
 def is_free(port: int) -> bool:
-    """Tell whether nobody listens at a port of this machine."""
+    """Tell whether no process listens on a port of this machine."""
     with socket.socket() as probe:
-        # As servers do: connections that an earlier one left to time out are no hindrance.
+        # As servers do, to ignore old connections in TIME_WAIT.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""Ends the jobs of an emulator that is gone, however it went; `jobs.Jobs` starts it as a process of its own."""
+"""A process that kills the jobs of an emulator after the emulator has ended or was killed; `jobs.Jobs` starts it."""
 
 import os
 import signal
@@ -8,10 +8,10 @@ from contextlib import suppress
 
 
 def kill_left_over(lines: Iterable[str]) -> None:
-    """Follow the emulator's reports to their end, which is its own, and kill the jobs that still run then.
+    """Read the emulator's reports until the pipe closes, then kill the jobs that still run.
 
     Args:
-        lines: `+GROUP` when the process group of a job begins, `-GROUP` when it has ended.
+        lines: `+GROUP` when the process group of a job starts, `-GROUP` when it has ended.
     """
     running = set()
     for line in lines:

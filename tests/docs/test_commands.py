@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
-from skinlib import sample
+from skinlib.data import sample
 from tests.docs.commands import (
     COVERED,
     NOT_RUN,

@@ -127,7 +127,7 @@ def test_a_run_that_still_works_is_not_resumed(place, tiny_images):
     os.killpg(flow.pid, signal.SIGKILL)
     flow.communicate()
     assert code == 1
-    assert f"Run {place.run_ids()[-1]} still works (process {flow.pid})" in output
+    assert f"Run {place.run_ids()[-1]} is still running (process {flow.pid})" in output
 
 
 def test_without_a_run_there_is_nothing_to_resume(place):

@@ -1,4 +1,4 @@
-"""One platform for all tests here, started, found and stopped as a user does it."""
+"""One platform for all tests in this folder, started, used and stopped as by a user."""
 
 import json
 import os
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Platform:
-    """A platform's folder, and what its user does with it."""
+    """A platform's folder, and the commands of its user."""
 
     home: Path
 
@@ -28,7 +28,7 @@ class Platform:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
 
     def environment(self) -> dict[str, str]:
-        """What a shell has after `source env`; the caller's own settings are left out."""
+        """Return what a shell has after `source env`, without the caller's own settings."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("METAFLOW_", "MLFLOW_", "AWS_"))}
         command = ["bash", "-c", 'source "$1"; env -0', "bash", str(self.home / "env")]
         output = subprocess.run(command, env=clean, capture_output=True, text=True, check=True).stdout
@@ -41,22 +41,22 @@ class Platform:
         return psutil.Process(self.state()["processes"][name]["pid"])
 
     def jobs(self, backend: str) -> list[dict[str, Any]]:
-        """Every job that was posted to `batch` or `kubernetes`, oldest first."""
+        """Return every job that was submitted to `batch` or `kubernetes`, oldest first."""
         paths = sorted((self.home / backend).glob("*/job.json"), key=lambda path: path.parent.stat().st_ctime)
         return [json.loads(path.read_text()) for path in paths]
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for something that another process brings about."""
+    """Wait until another process has made a condition true."""
     deadline = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"not true within {seconds} s"
         time.sleep(0.05)
 
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """The running platform; a test that stops a part of it must start it again."""
+    """The running platform; a test that stops a part must start it again."""
     platform = Platform(tmp_path_factory.mktemp("platform"))
     started = platform.command("start")
     assert started.returncode == 0, started.stdout + started.stderr
@@ -72,5 +72,5 @@ def user(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Platform:
             monkeypatch.delenv(name)
     for name, value in platform.environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it keeps the credentials that it was made with
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it caches the credentials
     return platform

@@ -1,4 +1,4 @@
-"""The smallest flow that needs all of the platform: a step that runs remotely, is killed once, and has a card.
+"""The smallest flow that uses the whole platform: a step that runs remotely, is killed once, and has a card.
 
 python flow.py --config-value compute '{"backend": "batch"}' run
 """
@@ -12,10 +12,10 @@ from metaflow.cards import Markdown
 
 
 class remotely(FlowMutator):
-    """Put the step `work` on the backend that the config names."""
+    """Run the step `work` on the backend of the config."""
 
     def pre_mutate(self, mutable_flow: Any) -> None:
-        """Called by Metaflow with every command, in the tasks as well."""
+        """Called by Metaflow for every command, also inside tasks."""
         backend = dict(mutable_flow.configs)["compute"]["backend"]
         if backend != "local":
             step = dict(mutable_flow.steps)["work"]
@@ -39,7 +39,7 @@ class PlatformFlow(FlowSpec):
         if current.retry_count == 0 and self.compute.get("fails_once"):
             self.attempt = self.only_first = 0
             raise RuntimeError("once")
-        current.card["progress"].append(Markdown("seen from afar"))
+        current.card["progress"].append(Markdown("written remotely"))
         self.attempt = current.retry_count
         self.directory = os.getcwd()
         self.next(self.end)

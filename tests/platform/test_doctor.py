@@ -1,4 +1,4 @@
-"""The doctor finds everything right on the platform, for either backend, and a part that is down."""
+"""The doctor passes on the platform, for each backend, and reports a queue that does not exist."""
 
 import json
 
@@ -15,16 +15,16 @@ def place(platform: Platform, tmp_path) -> Place:
 
 
 @pytest.mark.parametrize(("backend", "part"), [("batch", "job queue"), ("kubernetes", "namespace")])
-def test_all_is_well_on_the_platform(place: Place, backend: str, part: str) -> None:
+def test_every_check_passes_on_the_platform(place: Place, backend: str, part: str) -> None:
     (place.folder / "compute.json").write_text(json.dumps({"backend": backend}))
     code, output = place.call_skinlib("doctor", "--compute", "compute.json")
     assert code == 0, output
     assert part in output
-    assert "AMISS" not in output
+    assert "FAIL" not in output
 
 
-def test_a_queue_that_does_not_exist_is_amiss(place: Place) -> None:
+def test_a_queue_that_does_not_exist_fails_the_check(place: Place) -> None:
     (place.folder / "compute.json").write_text('{"backend": "batch", "queue": "nowhere"}')
     code, output = place.call_skinlib("doctor", "--compute", "compute.json")
     assert code == 1
-    assert "AMISS  job queue    nowhere does not exist" in output
+    assert "FAIL   job queue    nowhere does not exist" in output

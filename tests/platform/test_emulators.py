@@ -1,4 +1,4 @@
-"""AWS Batch and Kubernetes on this machine, as their own clients see them."""
+"""AWS Batch and Kubernetes on this machine, through their own clients."""
 
 import os
 import signal
@@ -12,12 +12,12 @@ import pytest
 
 from tests.platform.conftest import ROOT, Platform, wait_until
 
-# A shell that will not end when asked, and says when it is ready not to.
+# A shell that ignores SIGTERM and prints its pid when it does so.
 STUBBORN = ["bash", "-c", "trap '' TERM; echo pid $$; while true; do sleep 0.1; done"]
 
 
 class Batch:
-    """AWS's own client of the Batch emulator."""
+    """AWS's client with the Batch emulator."""
 
     def __init__(self, endpoint_url: str | None = None) -> None:
         import boto3
@@ -47,7 +47,7 @@ class Batch:
 
 
 class Kubernetes:
-    """Kubernetes' own client of the Kubernetes emulator."""
+    """The Kubernetes client with the Kubernetes emulator."""
 
     def __init__(self) -> None:
         from kubernetes import client, config
@@ -91,12 +91,12 @@ def pid_of(platform: Platform, job: str) -> int:
     return int(log(platform, job).read_text().split()[1])
 
 
-def test_a_job_gets_what_a_container_would_and_no_more(user: Platform, backend: Batch | Kubernetes) -> None:
+def test_a_job_gets_only_the_environment_of_a_container(user: Platform, backend: Batch | Kubernetes) -> None:
     os.environ["FROM_USER"] = "yes"
     job = backend.submit(["bash", "-c", "ls -A; env; exit 3"])
     wait_until(lambda: backend.exit_code(job) == 3)
     seen = log(user, job).read_text().splitlines()
-    assert "=" in seen[0]  # the directory is empty
+    assert "=" in seen[0]  # no output of ls: the directory is empty
     environment = dict(line.split("=", 1) for line in seen)
     assert environment["FROM_JOB"] == "yes"
     assert environment["METAFLOW_SKIP_INSTALL_DEPENDENCIES"] == "1"
@@ -107,38 +107,38 @@ def test_a_job_gets_what_a_container_would_and_no_more(user: Platform, backend: 
     assert not Path(environment["HOME"]).exists()
 
 
-def test_a_request_for_gpus_is_taken_and_recorded(user: Platform, backend: Batch | Kubernetes) -> None:
+def test_a_request_for_gpus_is_accepted_and_recorded(user: Platform, backend: Batch | Kubernetes) -> None:
     job = backend.submit(["true"], gpus=2)
     wait_until(lambda: backend.exit_code(job) == 0)
     recorded = log(user, job).with_name("job.json").read_text()
     assert '"GPU"' in recorded or '"nvidia.com/gpu": "2"' in recorded
 
 
-def test_a_killed_job_has_failed_with_137_and_leaves_nothing_running(
-    user: Platform, backend: Batch | Kubernetes
-) -> None:
+def test_a_killed_job_fails_with_137_and_leaves_no_process(user: Platform, backend: Batch | Kubernetes) -> None:
     job = backend.submit(["bash", "-c", "sleep 600 & echo pid $! $$; wait"])
     child = psutil.Process(pid_of(user, job))
     os.kill(int(log(user, job).read_text().split()[2]), signal.SIGKILL)
     wait_until(lambda: backend.exit_code(job) == 137)
-    # It has its SIGKILL by now, which a busy system takes a moment to carry out.
+    # It got its SIGKILL, but a busy system may take a moment to end it.
     wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, seconds=5)
 
 
-def test_a_job_that_will_not_end_is_killed_after_some_seconds(user: Platform, backend: Batch | Kubernetes) -> None:
+def test_a_job_that_ignores_sigterm_is_killed_after_some_seconds(user: Platform, backend: Batch | Kubernetes) -> None:
     job = backend.submit(STUBBORN)
     pid_of(user, job)
     backend.end(job)
     wait_until(lambda: backend.exit_code(job) == 137)
 
 
-def test_an_unknown_command_is_a_failed_job_with_its_reason(user: Platform, backend: Batch | Kubernetes) -> None:
+def test_a_job_with_an_unknown_command_fails_with_the_reason_in_its_log(
+    user: Platform, backend: Batch | Kubernetes
+) -> None:
     job = backend.submit(["no-such-command"])
     wait_until(lambda: backend.exit_code(job) == 127)
     assert "no-such-command" in log(user, job).read_text()
 
 
-def test_kubernetes_does_not_know_a_deleted_job(user: Platform) -> None:
+def test_a_deleted_kubernetes_job_is_not_found_and_its_process_ends(user: Platform) -> None:
     from kubernetes.client.exceptions import ApiException
 
     backend = Kubernetes()
@@ -152,7 +152,7 @@ def test_kubernetes_does_not_know_a_deleted_job(user: Platform) -> None:
     wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
-def test_kubernetes_lists_the_pods_that_still_run(user: Platform) -> None:
+def test_a_kubernetes_selector_finds_the_pods_that_still_run(user: Platform) -> None:
     backend = Kubernetes()
     done, running = backend.submit(["true"]), backend.submit(["sleep", "600"])
     wait_until(lambda: backend.exit_code(done) == 0)
@@ -163,9 +163,7 @@ def test_kubernetes_lists_the_pods_that_still_run(user: Platform) -> None:
     backend.end(running)
 
 
-def test_jobs_end_with_a_killed_emulator_and_the_next_one_knows_that_they_failed(
-    user: Platform, tmp_path: Path
-) -> None:
+def test_jobs_end_with_a_killed_emulator_and_have_failed_after_its_restart(user: Platform, tmp_path: Path) -> None:
     from infra.local.processes import is_free
 
     port = next(port for port in range(22_000, 23_000) if is_free(port))
@@ -184,6 +182,9 @@ def test_jobs_end_with_a_killed_emulator_and_the_next_one_knows_that_they_failed
         wait_until(lambda: path.exists() and "pid" in path.read_text())
         pid = int(path.read_text().split()[1])
         assert psutil.pid_exists(pid)
+        # When a second job has run, the watchdog knows the first.
+        second = batch.submit(["true"])
+        wait_until(lambda: batch.exit_code(second) == 0)
         emulator.kill()
         emulator.wait()
         wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)

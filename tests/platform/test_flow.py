@@ -1,4 +1,4 @@
-"""A flow with one remote step, on both backends: killed once, retried, with the card that it made there."""
+"""A flow with one remote step, on both backends: killed once and retried, with its card."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from tests.platform.conftest import Platform
 
 FLOW = Path(__file__).with_name("flow.py")
 
-# Read in a process of its own: Metaflow takes its settings once, when it is imported.
+# Runs in a separate process, because Metaflow reads its settings when it is imported.
 READ = """
 import base64, json, re, sys
 from metaflow import Run, namespace
@@ -23,14 +23,14 @@ task = run["work"].task
 parts = re.findall(r'__MF_DATA__\\["[^"]+"\\] = "([^"]+)"', get_cards(task)[0].get())
 card = b"".join(map(base64.b64decode, parts))
 facts = {"attempt": task["attempt"].data, "directory": task["directory"].data}
-facts |= {"ok": run.successful, "card": b"seen from afar" in card}
+facts |= {"ok": run.successful, "card": b"written remotely" in card}
 facts |= {"metadata": task.metadata_dict, "artifacts": [artifact.id for artifact in task]}
 print(json.dumps(facts))
 """
 
 
 def run_flow(platform: Platform, folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Run the flow to its good end, and return what the Client then reads of its middle step."""
+    """Run the flow successfully, and return what the Client then reads from its middle step."""
     env = {**platform.environment(), "METAFLOW_USER": "tester", "METAFLOW_CLIENT_CACHE_PATH": str(folder / "client")}
     options = ["--config-value", "compute", json.dumps(config), "run", "--run-id-file", "id.txt"]
     done = subprocess.run(
@@ -46,7 +46,7 @@ def run_flow(platform: Platform, folder: Path, config: dict[str, Any]) -> dict[s
 
 
 @pytest.mark.parametrize("backend", ["batch", "kubernetes"])
-def test_a_remote_step_is_retried_after_a_kill_and_its_card_arrives(
+def test_a_remote_step_is_retried_after_a_kill_and_keeps_its_card(
     platform: Platform, tmp_path: Path, backend: str
 ) -> None:
     before = len(platform.jobs(backend))
@@ -67,7 +67,7 @@ def test_a_remote_step_is_retried_after_a_kill_and_its_card_arrives(
         assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
-def test_the_client_reads_the_last_attempt_alone(platform: Platform, tmp_path: Path) -> None:
+def test_the_client_reads_only_the_last_attempt(platform: Platform, tmp_path: Path) -> None:
     facts = run_flow(platform, tmp_path, {"backend": "local", "fails_once": True})
     assert facts["attempt"] == 1
     assert "only_first" not in facts["artifacts"]

@@ -1,4 +1,4 @@
-"""Starting, stopping and looking after the platform."""
+"""The platform starts, stops, and tells its status."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def test_every_service_is_healthy(platform: Platform) -> None:
     assert [" healthy" in line for line in status.stdout.splitlines()] == [True] * 5
 
 
-def test_all_listen_on_this_machine_alone(platform: Platform) -> None:
+def test_all_servers_listen_on_this_machine_only(platform: Platform) -> None:
     addresses = set()
     for started in platform.state()["processes"].values():
         process = psutil.Process(started["pid"])
@@ -30,7 +30,7 @@ def test_all_listen_on_this_machine_alone(platform: Platform) -> None:
     assert set(platform.state()["ports"].values()) <= {address.port for address in addresses}
 
 
-def test_secrets_are_for_their_owner_alone(platform: Platform) -> None:
+def test_only_the_owner_can_read_secrets(platform: Platform) -> None:
     state = platform.state()
     for path in platform.home.glob("*"):
         if path.is_file() and state["secret_key"].encode() in path.read_bytes():
@@ -43,11 +43,11 @@ def test_a_second_start_changes_nothing(platform: Platform) -> None:
     before = (platform.home / "state.json").read_bytes()
     again = platform.command("start")
     assert again.returncode == 0
-    assert "running already" in again.stdout
+    assert "already running" in again.stdout
     assert (platform.home / "state.json").read_bytes() == before
 
 
-def test_a_model_server_keeps_artifacts_in_s3(user: Platform, tmp_path: Path) -> None:
+def test_the_mlflow_server_stores_artifacts_in_s3(user: Platform, tmp_path: Path) -> None:
     import boto3
     import mlflow
 
@@ -60,7 +60,7 @@ def test_a_model_server_keeps_artifacts_in_s3(user: Platform, tmp_path: Path) ->
     assert [entry["Key"].endswith("artifacts/note.txt") for entry in found] == [True]
 
 
-def test_data_ports_and_credentials_survive_a_restart_and_the_dead_are_replaced(user: Platform) -> None:
+def test_data_ports_and_credentials_survive_a_restart_and_dead_servers_are_replaced(user: Platform) -> None:
     import boto3
 
     boto3.client("s3").put_object(Bucket="skin-lesion-data", Key="image.jpg", Body=b"bytes")
@@ -89,7 +89,7 @@ def test_data_ports_and_credentials_survive_a_restart_and_the_dead_are_replaced(
     assert boto3.client("s3").get_object(Bucket="skin-lesion-data", Key="image.jpg")["Body"].read() == b"bytes"
 
 
-def test_stop_spares_a_process_that_got_the_number_of_one_of_its_own(tmp_path: Path) -> None:
+def test_stop_spares_a_foreign_process_with_the_pid_of_a_server(tmp_path: Path) -> None:
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
     try:
         state = {"processes": {"mlflow": {"pid": stranger.pid, "created": psutil.boot_time()}}}
@@ -101,13 +101,13 @@ def test_stop_spares_a_process_that_got_the_number_of_one_of_its_own(tmp_path: P
         stranger.wait()
 
 
-def test_a_service_that_cannot_start_ends_the_others_and_shows_its_log(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_stops_the_others_and_shows_its_log(tmp_path: Path) -> None:
     (tmp_path / "metadata").mkdir()
-    (tmp_path / "metadata" / ".metaflow").write_text("a file where a folder belongs")
+    (tmp_path / "metadata" / ".metaflow").write_text("a file instead of a folder")
     failed = Platform(tmp_path).command("start")
     assert failed.returncode == 1
     assert "FileExistsError" in failed.stdout
-    assert failed.stderr.startswith("Error: Metaflow metadata ended while it started")
+    assert failed.stderr.startswith("Error: Metaflow metadata exited during startup")
     assert len(failed.stderr.splitlines()) == 1
     for started in Platform(tmp_path).state()["processes"].values():
         assert not psutil.pid_exists(started["pid"]) or psutil.Process(started["pid"]).status() == psutil.STATUS_ZOMBIE
@@ -121,15 +121,15 @@ def test_a_service_that_cannot_start_ends_the_others_and_shows_its_log(tmp_path:
         ("kubernetes", "/apis/batch/v1/namespaces/default/jobs"),
     ],
 )
-def test_nobody_without_the_key_can_post_a_job(platform: Platform, service: str, path: str) -> None:
+def test_a_request_without_the_key_is_refused(platform: Platform, service: str, path: str) -> None:
     address = f"http://127.0.0.1:{platform.state()['ports'][service]}{path}"
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(urllib.request.Request(address, data=b"{}"))
     assert refused.value.code == 401
 
 
-def test_a_folder_with_a_space_is_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_with_a_space_is_refused_in_one_sentence(tmp_path: Path) -> None:
     refused = Platform(tmp_path / "my platform").command("start")
     assert refused.returncode == 1
-    assert "name another folder in PLATFORM_HOME" in refused.stdout + refused.stderr
+    assert "set PLATFORM_HOME to another folder" in refused.stdout + refused.stderr
     assert not (tmp_path / "my platform").exists()

@@ -1,4 +1,4 @@
-"""The flow itself on the platform: only training is remote, survives what happens to it, and moves to other compute."""
+"""The flow on the platform: only training is remote, survives kills, and resumes on another backend."""
 
 import json
 import os
@@ -33,7 +33,7 @@ print(json.dumps({}))
 
 @pytest.fixture
 def place(platform: Platform, tmp_path: Path) -> Place:
-    """A user's directory, in a shell that has sourced the platform's `env`."""
+    """A user's directory, in a shell after `source env`."""
     names = ("METAFLOW_", "MLFLOW_", "AWS_", "KUBECONFIG")
     env = {name: value for name, value in platform.environment().items() if name.startswith(names)}
     for name, config in COMPUTE.items():
@@ -47,14 +47,14 @@ def flow(place: Place, backend: str, data: Path, experiment: str, *trials: dict[
 
 
 def read(place: Place, expression: str) -> Any:
-    """What the Client gives for `run`, the latest one; `card(task)` is the text of a task's card."""
+    """Return what the Client reads from `run`, the latest; `card(task)` is the text of a task's card."""
     code, output = place.call("-c", READ.format(expression))
     assert code == 0, output
     return json.loads(output.splitlines()[-1])
 
 
 def recorded(place: Place, experiment: str) -> tuple[list[Any], list[Any]]:
-    """MLflow's parents and children."""
+    """Return MLflow's parent runs and child runs."""
     client = mlflow.MlflowClient(place.env["MLFLOW_TRACKING_URI"])
     runs = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
@@ -62,7 +62,7 @@ def recorded(place: Place, experiment: str) -> tuple[list[Any], list[Any]]:
 
 
 def trainings(platform: Platform, backend: str) -> list[psutil.Process]:
-    """The processes that train in a job now."""
+    """Return the processes of jobs that train now."""
     found = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         words, folder = process.info["cmdline"] or [], process.info["cwd"] or ""
@@ -76,7 +76,7 @@ def newest_log(platform: Platform, backend: str) -> str:
     return max((platform.home / backend).glob("*/log.txt"), key=lambda path: path.parent.stat().st_ctime).read_text()
 
 
-def test_training_alone_runs_on_batch_and_leaves_what_a_local_run_leaves(
+def test_only_training_runs_on_batch_and_gives_the_same_results_as_a_local_run(
     platform: Platform, place: Place, tiny_images: Path
 ) -> None:
     before = len(platform.jobs("batch"))
@@ -96,19 +96,19 @@ def test_training_alone_runs_on_batch_and_leaves_what_a_local_run_leaves(
     assert [run.info.status for run in children] == ["FINISHED"] * 2
 
 
-def test_without_a_metadata_service_a_killed_task_is_retried_and_a_killed_run_resumed_on_other_compute(
+def test_without_a_metadata_service_a_killed_task_is_retried_and_a_killed_run_resumes_on_another_backend(
     platform: Platform, place: Place, tiny_images: Path
 ) -> None:
     place.env["METAFLOW_DEFAULT_METADATA"] = "local"
     process = place.start(*flow(place, "kubernetes", tiny_images, "moved", LONG))
-    # A pod is lost, as a spot instance would be.
+    # A pod is lost, as when a spot instance is taken back.
     wait_for(lambda: trainings(platform, "kubernetes"), process)
     wait_for(lambda: "epoch 2/" in newest_log(platform, "kubernetes"), process)
     trainings(platform, "kubernetes")[0].kill()
     wait_for(lambda: "Continuing after epoch" in newest_log(platform, "kubernetes"), process)
     assert [job.get("status") for job in platform.jobs("kubernetes")][-2] == {"failed": 1}
 
-    # The machine that the flow was started on is lost, and the pod goes on.
+    # The scheduler's machine is lost, and the pod continues.
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     (left_behind,) = trainings(platform, "kubernetes")

@@ -1,4 +1,4 @@
-"""A fake AWS (moto's server) for tests, on this machine: its control plane is in memory and ends with it."""
+"""A fake AWS for tests: moto's server on this machine, which keeps everything in memory."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ class AwsServer:
     url: str
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables with which any AWS client finds this server and no other."""
+        """Return the environment variables that point any AWS client at this server."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "test",
@@ -42,21 +42,21 @@ class AwsServer:
             patch.setenv(name, value)
 
     def post(self, path: str, body: bytes = b"") -> None:
-        """Call moto's own interface: `reset-auth` with a number N checks credentials after N requests."""
+        """Call moto's control API; `reset-auth` with a number N makes it check credentials after N requests."""
         request = urllib.request.Request(f"{self.url}/moto-api/{path}", body, {"Content-Type": "text/plain"})
         urllib.request.urlopen(request, timeout=30)
 
 
 @pytest.fixture(scope="session")
 def aws_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
-    """Start moto's server, for as long as the tests run."""
+    """Start moto's server for the test session."""
     log = tmp_path_factory.mktemp("moto") / "log.txt"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "tests.servers.moto_server", "-H", "127.0.0.1", "-p", str(port)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    # The instance role stands on one of AWS's own policies.
+    # The instance role uses a policy that AWS manages.
     environment |= {"MOTO_IAM_LOAD_MANAGED_POLICIES": "true"}
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=output, stderr=output)
@@ -65,7 +65,7 @@ def aws_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
     try:
         while not _answers(server):
             if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"moto did not start; its last words:\n{log.read_text()[-2000:]}")
+                pytest.fail(f"moto did not start; its last lines:\n{log.read_text()[-2000:]}")
             time.sleep(0.1)
         yield server
     finally:
@@ -75,7 +75,7 @@ def aws_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsServer]:
 
 @pytest.fixture
 def aws(aws_server: AwsServer, monkeypatch: pytest.MonkeyPatch) -> AwsServer:
-    """Point the AWS_* variables at the server; what other tests made is there too."""
+    """Point the AWS_* variables at the server, which all tests share."""
     aws_server.use(monkeypatch)
     return aws_server
 

@@ -1,4 +1,4 @@
-"""MLflow's two backends, for the whole test session: a real server on a free port, and a database."""
+"""MLflow's two backends for tests: a real server on a free port, and a database."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ _STARTUP_SECONDS = 120
 
 
 class MlflowServer:
-    """An MLflow server that can be stopped and started again with all that it stores."""
+    """An MLflow server that keeps its data when it is stopped and started again."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -37,7 +37,7 @@ class MlflowServer:
         environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         log = self.directory / "server.log"
         with log.open("ab") as output:
-            # A session of its own is a process group of its own: the server starts workers.
+            # A new session is a new process group: the server starts workers.
             self._process = subprocess.Popen(
                 command,
                 env=environment,
@@ -54,7 +54,7 @@ class MlflowServer:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """End the server with its workers; what it stored stays."""
+        """End the server with its workers; its data stays."""
         if self._process is None:
             return
         with suppress(ProcessLookupError):
@@ -85,13 +85,13 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowSe
 
 @pytest.fixture(scope="session")
 def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A SQLite database's URI; it is created by whoever comes first, in a folder whose name has a space."""
+    """The URI of a SQLite database, created at first use, in a folder whose name has a space."""
     return f"sqlite:///{tmp_path_factory.mktemp('my data')}/mlflow.db"
 
 
 @pytest.fixture(params=["sqlite", "server"])
 def mlflow_uri(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each of the two in turn, named in the environment as a user names it."""
+    """Each of the two in turn, set in the environment as by a user."""
     if request.param == "sqlite":
         uri: str = request.getfixturevalue("mlflow_database")
     else:

@@ -1,10 +1,10 @@
-"""Moto's server, taught what its CloudFormation (5.2.5) leaves out of AWS's.
+"""Moto's server, with what its CloudFormation (5.2.5) lacks.
 
-- What a template says of a bucket beyond encryption, and its policy, is put to moto's own S3.
-- Bucket policies are kept but not enforced: moto reads no conditions, and would refuse everybody.
-- Batch finds its service-linked role without being told, and repositories get names that ECR takes.
-- A list that is a parameter's default is split as one that is given.
-- A change set's stack has outputs, what it made is deleted with it, and a resource that fails rolls it back.
+- Buckets get all properties of the template, not only encryption, and their policies.
+- Bucket policies are stored but not enforced: moto ignores conditions and would refuse every request.
+- Batch finds its service-linked role by itself, and repositories get names that ECR accepts.
+- The default of a list parameter is split, as a given value is.
+- The stack of a change set has outputs, is deleted with its resources, and rolls back if a resource fails.
 
 python -m tests.servers.moto_server -H 127.0.0.1 -p PORT
 """
@@ -41,7 +41,7 @@ def s3() -> Any:
 
 
 def configure(bucket: str, properties: dict[str, Any]) -> None:
-    """Put a bucket's properties of CloudFormation to S3."""
+    """Apply the CloudFormation properties of a bucket through S3."""
     client = s3()
     if "PublicAccessBlockConfiguration" in properties:
         block = properties["PublicAccessBlockConfiguration"]
@@ -56,7 +56,7 @@ def configure(bucket: str, properties: dict[str, Any]) -> None:
 
 
 def lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
-    """Translate CloudFormation's rule to S3's."""
+    """Translate a lifecycle rule from CloudFormation to S3."""
     rule["ID"] = rule.pop("Id")
     rule["Filter"] = {"Prefix": rule.pop("Prefix", "")}
     if "ExpirationInDays" in rule:
@@ -69,7 +69,7 @@ def lifecycle_rule(rule: dict[str, Any]) -> dict[str, Any]:
 class BucketPolicy(CloudFormationModel):
     """AWS::S3::BucketPolicy."""
 
-    __module__ = "tests.servers.moto_server"  # moto takes a name with dots in it for granted
+    __module__ = "tests.servers.moto_server"  # moto expects a name with dots
 
     def __init__(self, bucket: str) -> None:
         self.physical_resource_id = bucket
@@ -139,7 +139,7 @@ def create_or_say_which(logical_id: str, resource_json: Any, *arguments: Any, **
     try:
         return create_resource(logical_id, resource_json, *arguments, **names)
     except Exception as error:
-        if not hasattr(error, "resource"):  # else one that this one needs has failed
+        if not hasattr(error, "resource"):  # otherwise a resource that this one needs has failed
             error.resource = (logical_id, resource_json["Type"])
         raise
 

@@ -22,7 +22,7 @@ import pytest
 
 @dataclass(frozen=True)
 class S3Server:
-    """Where the server answers, and whom it knows: one user with all rights, one with none."""
+    """The server's address and its two users: one with all rights, one with none."""
 
     endpoint_url: str
     access_key: str = "skinlib"
@@ -32,14 +32,14 @@ class S3Server:
 
     @cached_property
     def client(self) -> Any:
-        """A boto3 client with all rights, whatever the environment says."""
+        """A boto3 client with all rights, independent of the environment."""
         import boto3
 
         session = boto3.Session(self.access_key, self.secret_key, region_name="us-east-1")
         return session.client("s3", endpoint_url=self.endpoint_url)
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables with which any AWS client finds this server and no other."""
+        """Return the environment variables that point any AWS client at this server."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -53,17 +53,17 @@ class S3Server:
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Start SeaweedFS, for as long as the tests run."""
+    """Start SeaweedFS for the test session."""
     folder = tmp_path_factory.mktemp("seaweedfs")
     process, server = _start(folder)
     yield server
-    process.kill()  # at SIGTERM it takes its time, and nobody wants its data
+    process.kill()  # SIGTERM takes seconds, and no test needs the data
     process.wait()
 
 
 @pytest.fixture
 def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Make an empty bucket, point the AWS_* variables at its server and return its name."""
+    """Create an empty bucket, point the AWS_* variables at its server and return its name."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in s3_server.environment().items():
@@ -86,7 +86,7 @@ def _start(folder: Path) -> tuple[subprocess.Popen[bytes], S3Server]:
     config = folder / "users.json"
     config.write_text(json.dumps({"identities": identities}))
     (folder / "data").mkdir()
-    for _ in range(3):  # another process may take a port between the look and the start
+    for _ in range(3):  # another process may take a port between the check and the start
         ports = dict(zip(("master", "volume", "filer", "s3", "admin"), _free_ports(5), strict=True))
         command = [str(Path(sys.executable).with_name("weed")), "mini", f"-dir={folder / 'data'}"]
         command += [
@@ -106,7 +106,7 @@ def _start(folder: Path) -> tuple[subprocess.Popen[bytes], S3Server]:
             return process, S3Server(endpoint_url)
         process.kill()
         process.wait()
-    pytest.fail(f"SeaweedFS did not start; its last words:\n{(folder / 'log.txt').read_text()[-2000:]}")
+    pytest.fail(f"SeaweedFS did not start; its last lines:\n{(folder / 'log.txt').read_text()[-2000:]}")
 
 
 def _answers(process: subprocess.Popen[bytes], endpoint_url: str) -> bool:
@@ -122,9 +122,9 @@ def _answers(process: subprocess.Popen[bytes], endpoint_url: str) -> bool:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Find ports that are free together with the port 10,000 above them, where SeaweedFS puts gRPC.
+    """Find free ports whose port 10,000 above, which SeaweedFS uses for gRPC, is free too.
 
-    All lie below 32,768, where Linux begins to give ports to outgoing connections.
+    All are below 32,768, where Linux starts to assign ports to outgoing connections.
     """
     found: list[int] = []
     for port in random.SystemRandom().sample(range(12_000, 22_000), 1_000):

@@ -1,18 +1,21 @@
-"""Results as the library gives them, small and made up, for what draws or writes them."""
+"""Small made-up results in the form that the library gives them."""
 
 import functools
 import math
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from skinlib import evaluation
+from skinlib.evaluation.scores import Report, build_report
+from skinlib.evaluation.stress import StressRow
+from skinlib.serving.settings import ClassifierSettings
+from skinlib.training.result import Epoch
 
 LABELS = np.array([0] * 60 + [1] * 40)
 PROBABILITIES = np.clip(np.random.default_rng(0).normal(0.3 + 0.4 * LABELS, 0.2), 0.001, 0.999)
 THRESHOLD = 0.3
-STRESS = [
+STRESS: list[StressRow] = [
     {"name": "unchanged", "auroc": 0.9556, "sensitivity": 0.9289, "specificity": 0.8299, "auroc_change": 0.0,
      "probability_change": 0.0},
     {"name": "cooler", "auroc": 0.9361, "sensitivity": 0.8954, "specificity": 0.7986, "auroc_change": -0.0195,
@@ -21,8 +24,7 @@ STRESS = [
      "probability_change": 0.0753},
 ]  # fmt: skip
 
-# What a model is served with, as `classifier.save` takes it.
-CLASSIFIER = {
+CLASSIFIER: ClassifierSettings = {
     "architecture": "resnet10",
     "image_size": 32,
     "temperature": 1.7,
@@ -33,14 +35,14 @@ CLASSIFIER = {
 
 
 @functools.cache
-def report(kind: str = "full") -> dict[str, Any]:
-    """`evaluation.report` of everything ("full"), of no more than it needs ("bare"), or of benign images ("benign")."""
+def report(kind: str = "full") -> Report:
+    """A report with every part ("full"), with the required parts only ("bare"), or of benign images ("benign")."""
     groups = np.arange(100)
     if kind == "bare":
-        return evaluation.report(LABELS, PROBABILITIES, THRESHOLD, groups=groups)
+        return build_report(LABELS, PROBABILITIES, THRESHOLD, groups=groups)
     if kind == "benign":
-        return evaluation.report(LABELS[:60], PROBABILITIES[:60], THRESHOLD, groups=groups[:60])
-    return evaluation.report(
+        return build_report(LABELS[:60], PROBABILITIES[:60], THRESHOLD, groups=groups[:60])
+    return build_report(
         LABELS,
         PROBABILITIES,
         THRESHOLD,
@@ -51,36 +53,40 @@ def report(kind: str = "full") -> dict[str, Any]:
     )
 
 
-def photographs(n: int) -> np.ndarray:
-    """Smooth images, as photographs are: their size in a card is then a realistic one."""
+def photographs(n: int) -> NDArray[np.uint8]:
+    """Smooth images, uint8 (n, 224, 224, 3): they take as many bytes in a card as photographs do."""
     ramp = np.linspace(60, 220, 224, dtype=np.uint8)
     return np.stack([np.roll(np.stack(np.broadcast_arrays(ramp, ramp[:, None], ramp), -1), i, 0) for i in range(n)])
 
 
-def heat(n: int) -> np.ndarray:
-    """A bright spot, float32 (n, 224, 224), somewhere else in each."""
+def heat(n: int) -> NDArray[np.float32]:
+    """Grad-CAM maps, float32 (n, 224, 224), each with one bright spot in another place."""
     y, x = np.mgrid[:224, :224]
     spots = [np.exp(-((x - 20 - 9 * i) ** 2 + (y - 112) ** 2) / 2000) for i in range(n)]
     return np.array(spots, np.float32)
 
 
-def history(epochs: int, final: float = 0.9) -> list[dict[str, Any]]:
-    """The epochs of a trial that got better with each."""
+def history(epochs: int, final: float = 0.9) -> list[Epoch]:
+    """The epochs of a trial that improves in every epoch."""
     return [
         {
             "epoch": epoch,
+            "time_ms": 1_763_900_000_000 + 60_000 * epoch,
             "train_loss": 0.6 / epoch,
             "validation_loss": 0.7 / epoch,
             "validation_auroc": final - 0.01 * (epochs - epoch),
+            "learning_rate": 0.001,
             "images_per_second": 123.4,
+            "seconds": 60.0,
         }
         for epoch in range(1, epochs + 1)
     ]
 
 
-def search(finished: int, diverged: int = 1) -> tuple[pd.DataFrame, dict[str, list[dict[str, Any]]]]:
-    """A leaderboard, on which the second is better than the chosen by less than its error, and the histories."""
-    rows, histories = [], {}
+def search(finished: int, diverged: int = 1) -> tuple[pd.DataFrame, dict[str, list[Epoch]]]:
+    """A leaderboard and the histories; the second trial is better than the chosen one by less than one std. error."""
+    rows = []
+    histories: dict[str, list[Epoch]] = {}
     for i in range(finished + diverged):
         auroc = 0.95 - 0.01 * i + 0.015 * (i == 1)
         scores = {

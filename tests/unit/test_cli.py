@@ -10,13 +10,20 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from skinlib import calibration, dataset, evaluation, models, registry, sample, shortcut, tracking
+from skinlib.audit import shortcut
 from skinlib.cli import commands
-from skinlib.storage import open_store
+from skinlib.data import sample
+from skinlib.data.listing import list_images
+from skinlib.data.packing import open_packed, prepare
+from skinlib.data.storage import open_store
+from skinlib.evaluation import calibration
+from skinlib.evaluation.metrics import binary_metrics
+from skinlib.networks import inference, resnet
+from skinlib.tracking import registry, runs
 
 ROOT = Path(__file__).parents[2]
 MODEL = "models:/skin-lesion@champion"
-CONFIG = {"architecture": "resnet10", "image_size": 32, "temperature": 1.7, "threshold": 0.5, "sensitivity": 0.95}
+SETTINGS = {"architecture": "resnet10", "image_size": 32, "temperature": 1.7, "threshold": 0.5, "sensitivity": 0.95}
 
 
 def skinlib(*arguments):
@@ -49,27 +56,28 @@ def test_the_commands_start_without_heavy_imports():
 
 @pytest.fixture(scope="module")
 def scored(tmp_path_factory):
-    """A folder with `images` and a registered model, and what the flow's `evaluate` makes of the test images."""
+    """Return a folder with `images` and a registered model, and the metrics that the flow's `evaluate` computes."""
     folder = tmp_path_factory.mktemp("evaluate")
     sample.generate(folder / "images", n_train=2, n_test=30)
     cache = open_store(str(folder / "cache"), create=True)
-    listing = dataset.list_images(str(folder / "images"), splits=("test",))
-    packed = dataset.open_packed(cache, dataset.prepare(listing, cache).hash)
+    listing = list_images(str(folder / "images"), splits=("test",))
+    packed = open_packed(cache, prepare(listing, cache).hash)
     torch.manual_seed(0)
-    network = models.build("resnet10").eval()
-    probabilities = calibration.calibrate(models.predict(network, packed.images, 32), CONFIG["temperature"])
+    network = resnet.build("resnet10").eval()
+    probabilities = calibration.calibrate(inference.predict(network, packed.images, 32), SETTINGS["temperature"])
     colours = shortcut.colours(packed.images)
-    config = CONFIG | {"threshold": float(np.median(probabilities)), "shortcut": shortcut.fit(colours, packed.labels)}
-    metrics = evaluation.binary_metrics(packed.labels, probabilities, config["threshold"])
+    threshold = float(np.median(probabilities))
+    settings = SETTINGS | {"threshold": threshold, "shortcut": shortcut.fit(colours, packed.labels)}
+    metrics = binary_metrics(packed.labels, probabilities, threshold)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         registry.register(
-            tracking.start_run("evaluate", "key", name="run", params={}, tags={}),
+            runs.start_run("evaluate", "key", name="run", params={}, tags={}),
             "skin-lesion",
             "key",
             weights={name: value.numpy() for name, value in network.state_dict().items()},
-            config=config,
+            settings=settings,
             data_hash="0" * 64,
             metrics=metrics,
             model_card="# Model card",
@@ -84,7 +92,7 @@ def evaluate(url, *options):
     return result.stdout
 
 
-def test_evaluate_gives_the_flow_s_figures_to_the_last_digit_and_its_report(scored):
+def test_evaluate_gives_the_flow_s_metrics_to_the_last_digit_and_its_report(scored):
     folder, metrics = scored
     found = json.loads(evaluate(folder / "images", "--json"))
     assert {name: found[name] for name in metrics} == metrics
@@ -98,7 +106,7 @@ def test_evaluate_gives_the_flow_s_figures_to_the_last_digit_and_its_report(scor
     assert scores["shortcut"]["auroc"]["value"] > 0.5
 
 
-def test_evaluate_shows_what_scaling_did(scored):
+def test_evaluate_compares_the_calibration_before_and_after_temperature_scaling(scored):
     reliability = json.loads(evaluate(scored[0] / "images", "--json"))["report"]["all"]["calibration"]
     before, after = (
         np.average([row["predicted"] for row in of["bins"]], weights=[row["n"] for row in of["bins"]])
@@ -107,13 +115,13 @@ def test_evaluate_shows_what_scaling_did(scored):
     assert abs(before - 0.5) > abs(after - 0.5)
 
 
-def test_evaluate_takes_a_folder_of_the_two_classes_and_counts_nothing_else(scored, tmp_path):
+def test_evaluate_accepts_a_folder_of_the_two_classes(scored, tmp_path):
     folder, _ = scored
     shutil.copytree(folder / "images" / "test", tmp_path / "flat")
     assert evaluate(tmp_path / "flat", "--json") == evaluate(folder / "images", "--json")
 
 
-def test_evaluate_says_in_words_how_good_and_how_far(scored):
+def test_evaluate_prints_the_metrics_and_the_distance_in_colour(scored):
     folder, metrics = scored
     text = evaluate(folder / "images")
     assert f"{MODEL} on {folder / 'images'}" in text
@@ -122,7 +130,7 @@ def test_evaluate_says_in_words_how_good_and_how_far(scored):
     assert line.split()[1] == f"{metrics['auroc']:.3f}"
 
 
-def test_evaluate_tells_images_of_other_colours_from_the_training_s(scored, tmp_path):
+def test_evaluate_recognises_images_with_other_colours_than_the_training_images(scored, tmp_path):
     from PIL import Image
 
     for path in (scored[0] / "images" / "test").rglob("*.jpg"):
@@ -134,7 +142,7 @@ def test_evaluate_tells_images_of_other_colours_from_the_training_s(scored, tmp_
     assert all(row["deviations"] < 0 for row in rows)
 
 
-def test_an_audit_names_what_it_found_as_json_or_to_a_reader(tmp_path):
+def test_an_audit_names_its_findings_as_json_and_as_text(tmp_path):
     sample.generate(tmp_path, n_train=8, n_test=4)
     Image.open(tmp_path / "train/benign/1.jpg").rotate(90).save(tmp_path / "test/benign/9.jpg")
 

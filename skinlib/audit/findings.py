@@ -1,0 +1,143 @@
+"""Problems of a data set that spoil training or evaluation: duplicates, leakage, wrong labels, tell-tale colours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinlib.audit import duplicates, shortcut
+from skinlib.data.manifest import CLASSES, SPLITS, Counts
+from skinlib.data.packing import PackedDataset
+from skinlib.data.split import number_groups
+from skinlib.errors import DataError
+from skinlib.progress import Progress, silent
+
+Statistics = dict[str, dict[str, dict[str, float]]]  # by split, class and name from `shortcut.STATISTICS`
+Pairs = list[tuple[str, str]]  # of keys such as train/benign/1.jpg
+
+
+class AuditSummary(TypedDict):
+    """The artifact `audit`: an `Audit` without its arrays."""
+
+    exact_duplicates: Pairs
+    near_duplicates: Pairs
+    leaks: Pairs
+    label_conflicts: Pairs
+    doubtful_labels: Pairs
+    counts: Counts
+    statistics: Statistics
+    n_groups: int
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found; every list of pairs is sorted.
+
+    Attributes:
+        exact_duplicates: Images with identical pixels.
+        near_duplicates: Images that show the same lesion in nearly the same photograph, without the identical ones.
+        leaks: Duplicates of both kinds across the splits, the key in train first.
+        label_conflicts: Images with identical pixels in different classes.
+        doubtful_labels: Near-duplicates in different classes.
+        counts: Images by split and class.
+        statistics: Mean colour statistics over the images, in 0..1, by split, class and name; classes without images
+            are left out.
+        groups: int64 (N,), equal for images that a chain of duplicates joins; numbered from 0 in the order of the keys.
+        twins: bool (N,), True for test images whose group has images in train.
+        colours: float64 (N, 6), from `shortcut.colours`.
+    """
+
+    exact_duplicates: Pairs
+    near_duplicates: Pairs
+    leaks: Pairs
+    label_conflicts: Pairs
+    doubtful_labels: Pairs
+    counts: Counts
+    statistics: Statistics
+    groups: NDArray[np.int64]
+    twins: NDArray[np.bool_]
+    colours: NDArray[np.float64]
+
+    @property
+    def n_groups(self) -> int:
+        """Number of images, if all duplicates of an image count as one."""
+        return len(np.unique(self.groups))
+
+    def summary(self) -> AuditSummary:
+        """Return everything except the arrays, and `n_groups`, as plain values."""
+        return {
+            "exact_duplicates": self.exact_duplicates,
+            "near_duplicates": self.near_duplicates,
+            "leaks": self.leaks,
+            "label_conflicts": self.label_conflicts,
+            "doubtful_labels": self.doubtful_labels,
+            "counts": self.counts,
+            "statistics": self.statistics,
+            "n_groups": self.n_groups,
+        }
+
+    def refuse_conflicts(self) -> None:
+        """Raise DataError if identical images are in different classes."""
+        if self.label_conflicts:
+            named = "; ".join(f"{a} and {b}" for a, b in self.label_conflicts[:3])
+            n = len(self.label_conflicts)
+            raise DataError(
+                f"{n:,} pair{'s' if n > 1 else ''} of identical images are in different classes, such as {named}; "
+                "remove the wrong one of each pair, or both."
+            )
+
+
+def audit_images(packed: PackedDataset, on_progress: Progress = silent) -> Audit:
+    """Search a packed data set for duplicates and label conflicts, and measure its colours.
+
+    Args:
+        packed: The whole data set, train and test.
+        on_progress: Called with (distinct images searched, all distinct images) regularly and at the end.
+    """
+    keys, splits, labels = packed.manifest.keys, packed.manifest.splits, packed.manifest.labels
+    exact = duplicates.identical(packed.images)
+    every = duplicates.near(packed.images, on_progress)
+    near = sorted(set(every).difference(exact))
+    leaks = [pair if splits[pair[0]] == "train" else pair[::-1] for pair in every if splits[pair[0]] != splits[pair[1]]]
+    groups, in_train = _components(every, len(keys)), np.array(splits) == "train"
+    colours = shortcut.colours(packed.images)
+
+    def named(pairs: Sequence[tuple[int, int]]) -> Pairs:
+        return sorted((keys[i], keys[j]) for i, j in pairs)
+
+    return Audit(
+        exact_duplicates=named(exact),
+        near_duplicates=named(near),
+        leaks=named(leaks),
+        label_conflicts=named([(i, j) for i, j in exact if labels[i] != labels[j]]),
+        doubtful_labels=named([(i, j) for i, j in near if labels[i] != labels[j]]),
+        counts=packed.manifest.summary()["counts"],
+        statistics=_statistics(colours, np.array(splits), packed.labels),
+        groups=groups,
+        twins=~in_train & np.isin(groups, groups[in_train]),
+        colours=colours,
+    )
+
+
+def _components(pairs: Sequence[tuple[int, int]], n: int) -> NDArray[np.int64]:
+    """Number the connected components of a graph in the order of their first members, int64 (n,)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ends = np.array(pairs, np.int64).reshape(-1, 2).T
+    _, component = connected_components(coo_array((np.ones(ends.shape[1]), ends), shape=(n, n)), directed=False)
+    return number_groups(component)
+
+
+def _statistics(colours: NDArray[np.float64], splits: NDArray[np.str_], labels: NDArray[np.int64]) -> Statistics:
+    """Average the colour statistics over each class of each split, where it has images."""
+    out: Statistics = {}
+    for split in SPLITS:
+        for label, name in enumerate(CLASSES):
+            chosen = (splits == split) & (labels == label)
+            if chosen.any():
+                means = colours[chosen].mean(axis=0).tolist()
+                out.setdefault(split, {})[name] = dict(zip(shortcut.STATISTICS, means, strict=True))
+    return out

@@ -1,0 +1,88 @@
+"""The manifest: the contents of a data set, with a hash that identifies the data in every place."""
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TypedDict
+
+CLASSES = ("benign", "malignant")
+SPLITS = ("train", "test")
+
+Counts = dict[str, dict[str, int]]  # images by split and class
+
+
+class RejectedFile(TypedDict):
+    """A file that cannot be used."""
+
+    key: str
+    reason: str
+
+
+class ManifestSummary(TypedDict):
+    """The artifact `manifest`: the data of a run."""
+
+    hash: str
+    n_images: int
+    counts: Counts
+    rejected: list[RejectedFile]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of a data set, as parallel tuples sorted by key.
+
+    Attributes:
+        keys: Paths below the data set's URL.
+        sizes: Size of each file in bytes.
+        labels: Indices into CLASSES.
+        splits: "train" or "test".
+        sha256: SHA-256 of each file's bytes, in hex.
+        rejected: (key, reason) of the files that cannot be used; not part of the hash.
+    """
+
+    keys: tuple[str, ...]
+    sizes: tuple[int, ...]
+    labels: tuple[int, ...]
+    splits: tuple[str, ...]
+    sha256: tuple[str, ...]
+    rejected: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over key, size, class, split and SHA-256 of all images, in hex."""
+        classes = [CLASSES[label] for label in self.labels]
+        return digest(list(zip(self.keys, self.sizes, classes, self.splits, self.sha256, strict=True)))
+
+    def summary(self) -> ManifestSummary:
+        """Return hash, number of images, counts and rejected files as plain values."""
+        counts = Counter(zip(self.splits, self.labels, strict=True))
+        return {
+            "hash": self.hash,
+            "n_images": len(self.keys),
+            "counts": {s: {name: counts[s, label] for label, name in enumerate(CLASSES)} for s in SPLITS},
+            "rejected": [{"key": key, "reason": reason} for key, reason in self.rejected],
+        }
+
+    def to_json(self) -> str:
+        """Return the whole manifest as JSON, for `from_json`."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Manifest":
+        """Read the output of `to_json`."""
+        columns = json.loads(text)
+        columns["rejected"] = map(tuple, columns["rejected"])
+        return cls(**{name: tuple(column) for name, column in columns.items()})
+
+
+def split_and_label(key: str) -> tuple[str, int]:
+    """Return an image's split and label; without a split's folder, the split is "test"."""
+    first, second = key.split("/")[:2]
+    return (first, CLASSES.index(second)) if first in SPLITS else ("test", CLASSES.index(first))
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 of a plain value, in hex."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -1,0 +1,210 @@
+"""Reads, verifies and decodes each image once, and stores all pixels as one array.
+
+    URL --list_images--> Listing --prepare--> Manifest --open_packed--> PackedDataset
+
+Files in the cache:
+
+    skinlib/listings/<fingerprint>.json              the manifest hash of a listing and its rejected files
+    skinlib/packed/<hash>-<settings>/images.npy      the decoded images, uint8 (N, 224, 224, 3)
+    skinlib/packed/<hash>-<settings>/manifest.json   written last, so that it exists only for a complete set
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinlib.data.images import SETTINGS, SIDE, decode
+from skinlib.data.listing import Listing
+from skinlib.data.manifest import CLASSES, Manifest, split_and_label
+from skinlib.data.storage import Object, Store, map_ahead, open_store
+from skinlib.errors import DataError, StorageError
+from skinlib.progress import Progress, reported, silent
+
+MAX_FILE_BYTES = 100 << 20  # so that an archive left among the images does not fill the memory
+
+
+@dataclass(frozen=True)
+class PackedDataset:
+    """The decoded images of a manifest.
+
+    Attributes:
+        images: uint8 (N, 224, 224, 3), RGB, in the manifest's order; memory-mapped from disk, read-only.
+        manifest: Without rejected files, which belong to a listing.
+    """
+
+    images: NDArray[np.uint8]
+    manifest: Manifest
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Indices into CLASSES, int64 (N,)."""
+        return np.array(self.manifest.labels, dtype=np.int64)
+
+
+def prepare(
+    listing: Listing,
+    cache: Store,
+    max_rejected: float = 0.01,
+    on_progress: Progress = silent,
+) -> Manifest:
+    """Read, verify and decode each image and store the packed set; if the cache has it already, read no image.
+
+    Args:
+        listing: From `list_images`.
+        cache: Store for the packed set, opened with `create`.
+        max_rejected: Largest allowed fraction of unusable files, from 0 to below 1.
+        on_progress: Called with (files done, all files) about twice per second and at the end.
+
+    Raises:
+        DataError: More than `max_rejected` of the files, or all files of a class, cannot be used.
+        StorageError: A file cannot be read, or has changed since it was listed.
+    """
+    record_key = f"skinlib/listings/{listing.fingerprint}.json"
+    if known := _known_manifest(cache, record_key):
+        _check_rejected(listing, known, max_rejected)
+        return known
+    with _scratch_folder(cache) as folder:
+        manifest = _pack(listing, folder / "images.npy", on_progress)
+        _check_rejected(listing, manifest, max_rejected)
+        if not _is_complete(cache, manifest.hash):
+            _publish(cache, folder / "images.npy", manifest)
+    record = {"hash": manifest.hash, "rejected": manifest.rejected}
+    cache.write(record_key, json.dumps(record).encode())
+    return manifest
+
+
+def open_packed(cache: Store, manifest_hash: str) -> PackedDataset:
+    """Open a packed set by the hash of its manifest.
+
+    In a folder, the images are memory-mapped in place. From S3, they are first downloaded to the directory for
+    temporary files (TMPDIR), once for all processes of a machine.
+
+    Raises:
+        StorageError: The set does not exist or is damaged.
+    """
+    folder = _folder(manifest_hash)
+    manifest = Manifest.from_json(cache.read(f"{folder}/manifest.json"))
+    scratch = Path(tempfile.gettempdir(), f"skinlib-{os.getuid()}")
+    path = cache.local_path / folder / "images.npy" if cache.local_path else scratch / f"{Path(folder).name}.npy"
+    try:
+        if not cache.local_path:
+            scratch.mkdir(mode=0o700, exist_ok=True)
+            with path.with_suffix(".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if not path.exists():
+                    cache.download(f"{folder}/images.npy", path)
+        images = np.load(path, mmap_mode="r")
+        if images.shape != (len(manifest.keys), SIDE, SIDE, 3):
+            raise ValueError(f"its shape is {images.shape}")
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path} does not hold the packed images ({error}); delete it and run again.") from error
+    return PackedDataset(images, manifest)
+
+
+def _known_manifest(cache: Store, record_key: str) -> Manifest | None:
+    """Return the manifest of a listing that was packed before, or None."""
+    if not cache.exists(record_key):
+        return None
+    record = json.loads(cache.read(record_key))
+    if not _is_complete(cache, record["hash"]):
+        return None
+    manifest = Manifest.from_json(cache.read(f"{_folder(record['hash'])}/manifest.json"))
+    return replace(manifest, rejected=tuple((key, reason) for key, reason in record["rejected"]))
+
+
+def _pack(listing: Listing, path: Path, on_progress: Progress) -> Manifest:
+    """Read and decode the images of a listing into a .npy file, with bounded memory."""
+    limit = f"it is larger than {MAX_FILE_BYTES >> 20} MB"
+    rejected = [(item.key, limit) for item in listing.objects if item.size > MAX_FILE_BYTES]
+    objects = [item for item in listing.objects if item.size <= MAX_FILE_BYTES]
+    rows: list[tuple[str, int, int, str, str]] = []
+    files = open_store(listing.url).read_many(objects)
+    verified = map_ahead(_verify, files, threads=os.cpu_count() or 1)
+    with path.open("wb") as packed:
+        _write_header(packed, len(objects))
+        for item, sha256, image in reported(verified, len(objects), on_progress):
+            if isinstance(image, str):
+                rejected.append((item.key, image))
+                continue
+            packed.write(image.data)
+            split_name, label = split_and_label(item.key)
+            rows.append((item.key, item.size, label, split_name, sha256))
+        packed.seek(0)
+        _write_header(packed, len(rows))
+    keys, sizes, labels, splits, digests = zip(*rows, strict=True) if rows else ((),) * 5
+    return Manifest(keys, sizes, labels, splits, digests, tuple(sorted(rejected)))
+
+
+def _verify(file: tuple[Object, bytes | StorageError]) -> tuple[Object, str, NDArray[np.uint8] | str]:
+    """Return an object, its SHA-256, and its pixels or the reason why it has none."""
+    item, data = file
+    if isinstance(data, StorageError):
+        raise data
+    sha256 = hashlib.sha256(data).hexdigest()
+    try:
+        return item, sha256, decode(data)
+    except DataError as error:
+        return item, sha256, str(error)
+
+
+def _write_header(file: BinaryIO, n_images: int) -> None:
+    # NumPy pads the header for a growing first axis, so that its length does not depend on the number of images.
+    header = {"descr": "|u1", "fortran_order": False, "shape": (n_images, SIDE, SIDE, 3)}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _check_rejected(listing: Listing, manifest: Manifest, max_rejected: float) -> None:
+    total, lost = len(listing.objects), len(manifest.rejected)
+    first = "; ".join(f"{key}: {reason}" for key, reason in manifest.rejected[:3])
+    remedy = f"repair or remove them, for example {first}"
+    if lost / total > max_rejected:
+        raise DataError(
+            f"{lost} of {total} files in {listing.url} cannot be used, "
+            f"which is more than max_rejected = {max_rejected:g} allows; {remedy}."
+        )
+    usable = set(zip(manifest.splits, manifest.labels, strict=True))
+    for split_name, label in sorted({split_and_label(item.key) for item in listing.objects} - usable):
+        raise DataError(f"All files in {listing.url}/{split_name}/{CLASSES[label]} are unusable; {remedy}.")
+
+
+def _folder(manifest_hash: str) -> str:
+    return f"skinlib/packed/{manifest_hash}-{SETTINGS}"
+
+
+def _is_complete(cache: Store, manifest_hash: str) -> bool:
+    folder = _folder(manifest_hash)
+    return cache.exists(f"{folder}/manifest.json") and cache.exists(f"{folder}/images.npy")
+
+
+@contextmanager
+def _scratch_folder(cache: Store) -> Iterator[Path]:
+    """Give a temporary folder, on the disk of a local cache so that the result only has to be renamed."""
+    parent = cache.local_path / "skinlib/packed" if cache.local_path else Path(tempfile.gettempdir())
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".building-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise StorageError(f"The images cannot be packed in {parent} ({error.strerror}); make room there.") from error
+
+
+def _publish(cache: Store, images: Path, manifest: Manifest) -> None:
+    """Store a packed set; several processes may do this at once, because all write the same bytes."""
+    folder = _folder(manifest.hash)
+    if cache.local_path:
+        target = cache.local_path / folder
+        target.mkdir(exist_ok=True)
+        images.replace(target / "images.npy")
+    else:
+        cache.upload(f"{folder}/images.npy", images)
+    cache.write(f"{folder}/manifest.json", replace(manifest, rejected=()).to_json().encode())

@@ -1,0 +1,50 @@
+"""Copies a folder to a bucket, except files that are already there."""
+
+import hashlib
+from pathlib import Path
+from typing import TypedDict
+
+from skinlib.data.listing import is_hidden
+from skinlib.data.storage import PART_BYTES, Object, map_ahead, open_store
+from skinlib.progress import Progress, reported, silent
+
+
+class UploadCounts(TypedDict):
+    """Number of files by what happened to them."""
+
+    uploaded: int
+    unchanged: int
+
+
+def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> UploadCounts:
+    """Copy all files of a folder, except hidden ones, to a URL, with their paths as keys.
+
+    Files that exist there with the same size and MD5 are not copied again.
+
+    Raises:
+        StorageError: The folder cannot be read or the URL cannot be written; files already copied stay there.
+    """
+    source, target = open_store(str(folder)), open_store(url, create=True)
+    present = {item.key: item for item in target.list()}
+    objects = [item for item in source.list() if not is_hidden(item.key)]
+
+    def copy(item: Object) -> bool:
+        path, twin = Path(source.url, item.key), present.get(item.key)
+        if twin and twin.size == item.size:
+            etag = _md5_etag(target.local_path / item.key) if target.local_path else twin.etag
+            if etag == _md5_etag(path):
+                return False
+        target.upload(item.key, path)
+        return True
+
+    copied = list(reported(map_ahead(copy, objects, threads=16), len(objects), on_progress))
+    return {"uploaded": sum(copied), "unchanged": len(copied) - sum(copied)}
+
+
+def _md5_etag(path: Path) -> str:
+    """Compute the ETag that S3 gives a file uploaded with `Store.upload`."""
+    with path.open("rb") as file:
+        parts = [hashlib.md5(part).digest() for part in iter(lambda: file.read(PART_BYTES), b"")]
+    if len(parts) > 1:
+        return f'"{hashlib.md5(b"".join(parts)).hexdigest()}-{len(parts)}"'
+    return f'"{parts[0].hex() if parts else hashlib.md5().hexdigest()}"'

@@ -1,0 +1,296 @@
+"""The test report: every metric of a classifier on a set of images, with intervals."""
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinlib.evaluation import calibration, intervals
+from skinlib.evaluation.calibration import Reliability
+from skinlib.evaluation.intervals import Estimate
+from skinlib.evaluation.metrics import SENSITIVITIES, SPECIFICITIES, DecisionCurve, Ranking, decision_curve
+
+PREVALENCES = (0.02, 0.1, 0.45)  # about those of screening, of referrals, and of the images at hand
+_FALSE_POSITIVE_RATES = [percent / 100 for percent in range(101)]
+
+
+class AtSensitivity(Estimate):
+    """The highest specificity of the thresholds with at least this sensitivity."""
+
+    sensitivity: float
+
+
+class AtSpecificity(Estimate):
+    """The highest sensitivity of the thresholds with at least this specificity."""
+
+    specificity: float
+
+
+class AgainstShortcut(TypedDict):
+    """The colour baseline on the same images, and how much better the model is (paired, DeLong)."""
+
+    auroc: Estimate  # of the baseline
+    difference: Estimate  # AUROC of the model minus that of the baseline
+    standard_error: float | None  # of the difference
+    p: float | None  # two-sided, of no difference
+
+
+class PredictiveValues(TypedDict):
+    """Positive and negative predictive value at one prevalence of malignant images."""
+
+    prevalence: float
+    ppv: Estimate
+    npv: Estimate
+
+
+class OperatingPoint(TypedDict):
+    """The decisions at the threshold."""
+
+    threshold: float
+    true_positives: int
+    false_negatives: int
+    true_negatives: int
+    false_positives: int
+    sensitivity: Estimate
+    specificity: Estimate
+    accuracy: Estimate
+    predictive_values: list[PredictiveValues]  # one entry for each of PREVALENCES
+
+
+class Calibration(Reliability):
+    """Brier score and reliability of the probabilities."""
+
+    brier: Estimate
+
+
+class BeforeAndAfter(TypedDict):
+    """Calibration before and after temperature scaling; `before` is None if those probabilities are unknown."""
+
+    before: Calibration | None
+    after: Calibration
+
+
+class Roc(TypedDict):
+    """The ROC curve at 101 false positive rates, with a pointwise 95% band."""
+
+    false_positive_rate: list[float]  # 0, 0.01 ... 1
+    sensitivity: list[float]
+    low: list[float]
+    high: list[float]
+
+
+class Scores(TypedDict):
+    """Every metric on one set of images."""
+
+    n: int
+    n_malignant: int
+    n_groups: int  # near-duplicate images form a group
+    auroc: Estimate
+    average_precision: Estimate
+    shortcut: AgainstShortcut | None
+    specificity_at_sensitivity: list[AtSensitivity]  # one entry for each of SENSITIVITIES
+    sensitivity_at_specificity: list[AtSpecificity]  # one entry for each of SPECIFICITIES
+    operating_point: OperatingPoint
+    calibration: BeforeAndAfter
+    roc: Roc | None  # None if a class is absent, or so rare that many resamples do not contain it
+    decision_curve: DecisionCurve  # at the prevalence of these images
+
+
+class Report(TypedDict):
+    """The artifact `test_report`: plain values, ready for JSON; undefined metrics are None.
+
+    `n_twins` is the number of images with a near-duplicate in the training set, None if that was not checked.
+    `without_twins` is None if there are no twins or only twins, or if that was not checked.
+    """
+
+    threshold: float
+    n_twins: int | None
+    all: Scores
+    without_twins: Scores | None
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What is known about N images; the arguments of `build_report`."""
+
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    groups: NDArray[np.int64]
+    uncalibrated: NDArray[np.float64] | None
+    shortcut: NDArray[np.float64] | None
+
+    def keep(self, kept: NDArray[np.bool_]) -> "_Images":
+        return _Images(
+            self.labels[kept],
+            self.probabilities[kept],
+            self.groups[kept],
+            None if self.uncalibrated is None else self.uncalibrated[kept],
+            None if self.shortcut is None else self.shortcut[kept],
+        )
+
+
+def build_report(
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    threshold: float,
+    *,
+    groups: NDArray[np.int64],
+    uncalibrated: NDArray[np.float64] | None = None,
+    shortcut_probabilities: NDArray[np.float64] | None = None,
+    twins: NDArray[np.bool_] | None = None,
+    seed: int = 0,
+) -> Report:
+    """Compute every metric of a classifier on held-out images.
+
+    Args:
+        labels: int (N,), 1 is malignant.
+        probabilities: float (N,) in 0..1, after temperature scaling.
+        threshold: images with this probability or a higher one are classified as malignant; from validation images.
+        groups: int (N,), equal for near-duplicate images, which are resampled together.
+        uncalibrated: float (N,), the probabilities before temperature scaling, if they are known.
+        shortcut_probabilities: float (N,), of the colour baseline for the same images.
+        twins: bool (N,), whether each image has a near-duplicate in the training set; None if that was not checked.
+        seed: of the bootstrap.
+    """
+    images = _Images(labels, probabilities, groups, uncalibrated, shortcut_probabilities)
+    without_twins = None
+    if twins is not None and 0 < twins.sum() < len(labels):
+        without_twins = _scores(images.keep(~twins), threshold, seed)
+    return {
+        "threshold": float(threshold),
+        "n_twins": None if twins is None else int(twins.sum()),
+        "all": _scores(images, threshold, seed),
+        "without_twins": without_twins,
+    }
+
+
+def flat_metrics(report: Report) -> dict[str, float | None]:
+    """Flatten the main metrics of a report, as MLflow stores them.
+
+    Returns:
+        The value of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, and, if the report
+        has them, `shortcut_auroc`, `above_shortcut` and `auroc_without_twins`; the ends of their intervals under the
+        same names with `_low` and `_high`; and `ece`. None where undefined.
+    """
+    scores, shortcut, without = report["all"], report["all"]["shortcut"], report["without_twins"]
+    point, after = scores["operating_point"], scores["calibration"]["after"]
+    estimates = {
+        "auroc": scores["auroc"],
+        "average_precision": scores["average_precision"],
+        "sensitivity": point["sensitivity"],
+        "specificity": point["specificity"],
+        "accuracy": point["accuracy"],
+        "brier": after["brier"],
+    }
+    if shortcut:
+        estimates |= {"shortcut_auroc": shortcut["auroc"], "above_shortcut": shortcut["difference"]}
+    if without:
+        estimates["auroc_without_twins"] = without["auroc"]
+    flat: dict[str, float | None] = {"ece": after["ece"]}
+    for name, estimate in estimates.items():
+        low, high = estimate["interval"] or (None, None)
+        flat |= {name: estimate["value"], f"{name}_low": low, f"{name}_high": high}
+    return flat
+
+
+def _scores(images: _Images, threshold: float, seed: int) -> Scores:
+    drawn = _bootstrap(images, seed)
+    return {
+        "n": len(images.labels),
+        "n_malignant": int((images.labels == 1).sum()),
+        "n_groups": len(np.unique(images.groups)),
+        "auroc": intervals.estimate(*drawn["auroc"]),
+        "average_precision": intervals.estimate(*drawn["average_precision"]),
+        "shortcut": _against_shortcut(images, drawn),
+        "specificity_at_sensitivity": [
+            {"sensitivity": level, **intervals.estimate(*drawn["specificity"][:, column])}
+            for column, level in enumerate(SENSITIVITIES)
+        ],
+        "sensitivity_at_specificity": [
+            {"specificity": level, **intervals.estimate(*drawn["sensitivity"][:, column])}
+            for column, level in enumerate(SPECIFICITIES)
+        ],
+        "operating_point": _operating_point(images, threshold),
+        "calibration": _calibration(images, drawn, seed),
+        "roc": _roc(drawn),
+        "decision_curve": decision_curve(images.labels, images.probabilities),
+    }
+
+
+def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
+    """Values and intervals, as from `intervals.bootstrap`, of all metrics whose interval comes from resamples."""
+    ranking = Ranking(images.labels, images.probabilities)
+    shortcut = None if images.shortcut is None else Ranking(images.labels, images.shortcut)
+    predicted = {"brier after": images.probabilities, "brier before": images.uncalibrated}
+    squared_errors = {name: (each - images.labels) ** 2 for name, each in predicted.items() if each is not None}
+
+    def statistics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        positives = ranking.positives(weights)
+        out = {
+            "auroc": positives.auroc(),
+            "average_precision": positives.average_precision(),
+            "roc": positives.sensitivity_at([1 - rate for rate in _FALSE_POSITIVE_RATES]),
+            "sensitivity": positives.sensitivity_at(SPECIFICITIES),
+            "specificity": positives.specificity_at(SENSITIVITIES),
+        }
+        out |= {name: weights @ errors / weights.sum(axis=1) for name, errors in squared_errors.items()}
+        if shortcut is not None:
+            out["shortcut"] = shortcut.positives(weights).auroc()
+        return out
+
+    return intervals.bootstrap(statistics, images.groups, seed)
+
+
+def _against_shortcut(images: _Images, drawn: dict[str, NDArray[np.float64]]) -> AgainstShortcut | None:
+    if images.shortcut is None:
+        return None
+    paired = intervals.delong(images.labels, images.probabilities, images.shortcut)
+    return {
+        "auroc": intervals.estimate(*drawn["shortcut"]),
+        "difference": {"value": paired.difference, "interval": paired.interval},
+        "standard_error": paired.standard_error,
+        "p": paired.p,
+    }
+
+
+def _calibration(images: _Images, drawn: dict[str, NDArray[np.float64]], seed: int) -> BeforeAndAfter:
+    def measured(when: str, probabilities: NDArray[np.float64]) -> Calibration:
+        reliability = calibration.reliability(images.labels, probabilities, images.groups, seed)
+        return {"brier": intervals.estimate(*drawn[f"brier {when}"]), **reliability}
+
+    return {
+        "before": None if images.uncalibrated is None else measured("before", images.uncalibrated),
+        "after": measured("after", images.probabilities),
+    }
+
+
+def _roc(drawn: dict[str, NDArray[np.float64]]) -> Roc | None:
+    if np.isnan(drawn["roc"]).any():
+        return None
+    sensitivity, low, high = drawn["roc"].tolist()
+    return {"false_positive_rate": _FALSE_POSITIVE_RATES, "sensitivity": sensitivity, "low": low, "high": high}
+
+
+def _operating_point(images: _Images, threshold: float) -> OperatingPoint:
+    malignant, positive = images.labels == 1, images.probabilities >= threshold
+    found, found_groups = positive[malignant], images.groups[malignant]
+    cleared, cleared_groups = ~positive[~malignant], images.groups[~malignant]
+    return {
+        "threshold": float(threshold),
+        "true_positives": int(found.sum()),
+        "false_negatives": int((~found).sum()),
+        "true_negatives": int(cleared.sum()),
+        "false_positives": int((~cleared).sum()),
+        "sensitivity": intervals.share(found, found_groups),
+        "specificity": intervals.share(cleared, cleared_groups),
+        "accuracy": intervals.share(positive == malignant, images.groups),
+        "predictive_values": [
+            {
+                "prevalence": prevalence,
+                "ppv": intervals.predictive_value(found, found_groups, ~cleared, cleared_groups, prevalence),
+                "npv": intervals.predictive_value(cleared, cleared_groups, ~found, found_groups, 1 - prevalence),
+            }
+            for prevalence in PREVALENCES
+        ],
+    }

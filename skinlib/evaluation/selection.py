@@ -1,0 +1,171 @@
+"""The leaderboard of a sweep, and its winner."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinlib.errors import TrainingError
+from skinlib.evaluation import intervals, metrics
+from skinlib.training.result import Status, TrialSummary
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ShortcutComparison(TypedDict, total=False):
+    """A trial and the colour baseline on the validation images; a failed trial has `shortcut_auroc` only.
+
+    Undefined values are None.
+    """
+
+    shortcut_auroc: float | None  # of the baseline
+    above_shortcut: float | None  # AUROC of the trial minus that of the baseline
+    above_shortcut_low: float | None  # the ends of its 95% interval (DeLong)
+    above_shortcut_high: float | None
+
+
+class BestComparison(TypedDict, total=False):
+    """A trial and the best one on the validation images; a failed trial has none of these keys."""
+
+    validation_auroc: float | None
+    low: float  # the ends of its 95% interval, from a bootstrap over groups; NaN if undefined
+    high: float
+    behind_best: float  # AUROC of the best trial minus that of this one
+    standard_error: float  # of this paired difference (DeLong)
+
+
+class LeaderboardRow(BestComparison, ShortcutComparison):
+    """One row of the artifact `leaderboard`; there, the trial's hyperparameters follow."""
+
+    trial: str
+    status: Status
+    reason: str
+    multiply_adds: int  # of the forward pass of one image
+    best_epoch: int  # from 1; 0 for a failed trial
+    epochs_trained: int
+    seconds: float  # of all epochs together
+
+
+def leaderboard(
+    trials: Mapping[str, Mapping[str, object]],
+    results: Mapping[str, TrialSummary],
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    shortcut: NDArray[np.float64],
+) -> "pd.DataFrame":
+    """Choose the winner of a sweep, and rank the other trials below it.
+
+    Of the trials within one standard error of the best validation AUROC, the one with the fewest multiply-adds wins:
+    when noise hides the difference, the cheaper one wins (Breiman et al. 1984, the rule of one standard error). Among
+    equally cheap trials, the one whose key comes first wins.
+
+    Args:
+        trials: the hyperparameters by trial key.
+        results: the results by trial key.
+        labels: int (M,) of the validation images, 1 is malignant.
+        groups: int (M,), equal for near-duplicate validation images.
+        shortcut: float (M,), the colour baseline's probabilities for the validation images.
+
+    Returns:
+        One row per trial: a `LeaderboardRow` and every hyperparameter. The winner is first, then the other trials by
+        falling AUROC, then the failed ones. Absent and undefined values are NaN.
+
+    Raises:
+        TrainingError: no trial has a model.
+    """
+    import pandas as pd
+
+    scored = {key: result for key, result in results.items() if result["best_epoch"] > 0}
+    if not scored:
+        reasons = "; ".join(f"{key} {result['status']}: {result['reason']}" for key, result in results.items())
+        raise TrainingError(f"No trial gave a model ({reasons}); change the sweep config and run again.")
+    ranked = sorted(scored, key=lambda key: (-scored[key]["validation_auroc"], key))
+    best = scored[ranked[0]]["validation_probabilities"]
+    rows = {key: _row(key, result, labels, groups, shortcut, best) for key, result in results.items()}
+    within = [key for key in ranked if rows[key]["behind_best"] <= rows[key]["standard_error"]]
+    winner = min(within, key=lambda key: (rows[key]["multiply_adds"], key))
+    order = [winner, *(key for key in ranked if key != winner), *(key for key in results if key not in scored)]
+    return pd.DataFrame([{**rows[key], **trials[key]} for key in order])
+
+
+def _row(
+    key: str,
+    result: TrialSummary,
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    shortcut: NDArray[np.float64],
+    best: NDArray[np.float64],
+) -> LeaderboardRow:
+    probabilities, failed = result["validation_probabilities"], result["best_epoch"] == 0
+    against_best: BestComparison = {} if failed else _against_best(labels, probabilities, groups, best)
+    return {
+        "trial": key,
+        "status": result["status"],
+        "reason": result["reason"],
+        **against_best,
+        **against_shortcut(labels, probabilities, shortcut),
+        "multiply_adds": result["multiply_adds"],
+        "best_epoch": result["best_epoch"],
+        "epochs_trained": len(result["history"]),
+        "seconds": round(sum(epoch["seconds"] for epoch in result["history"]), 1),
+    }
+
+
+def _against_best(
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    best: NDArray[np.float64],
+) -> BestComparison:
+    auroc = metrics.auroc_estimate(labels, probabilities, groups)
+    low, high = auroc["interval"] or (np.nan, np.nan)
+    behind = intervals.delong(labels, best, probabilities)
+    assert behind.difference is not None  # since both classes have validation images
+    return {
+        "validation_auroc": auroc["value"],
+        "low": low,
+        "high": high,
+        "behind_best": behind.difference,
+        # Undefined if a class has a single image; then only an equal AUROC is within the error.
+        "standard_error": behind.standard_error or 0.0,
+    }
+
+
+def against_shortcut(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], shortcut: NDArray[np.float64]
+) -> ShortcutComparison:
+    """Compare a trial with the colour baseline on the same images.
+
+    Args:
+        labels: int (M,), 1 is malignant.
+        probabilities: float (M,) of the trial, or empty if it failed.
+        shortcut: float (M,) of the colour baseline.
+    """
+    if not len(probabilities):
+        return {"shortcut_auroc": metrics.auroc(labels, shortcut)}
+    above = intervals.delong(labels, probabilities, shortcut)
+    low, high = above.interval or (None, None)
+    return {
+        "shortcut_auroc": above.second,
+        "above_shortcut": above.difference,
+        "above_shortcut_low": low,
+        "above_shortcut_high": high,
+    }
+
+
+def choice(board: "pd.DataFrame") -> str:
+    """Explain why the first row of a leaderboard won."""
+    winner, rivals = board.iloc[0], board.iloc[1:]
+    within = rivals[rivals["behind_best"] <= rivals["standard_error"]]
+    if rivals["validation_auroc"].isna().all():
+        return f"{winner['trial']} is the only trial with a model."
+    if within.empty:
+        return f"{winner['trial']} is better than every other trial by more than one standard error."
+    tie = (within["multiply_adds"] == winner["multiply_adds"]).any()
+    return (
+        f"{len(within) + 1} trials are within one standard error of the best validation AUROC, so their differences "
+        f"may be noise. Of these, {winner['trial']} is "
+        f"{'as cheap to run as any other, and first by key' if tie else 'the cheapest to run'}."
+    )

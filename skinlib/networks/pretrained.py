@@ -1,0 +1,68 @@
+"""Pretrained weights: from torchvision, or from a file whose name holds its hash."""
+
+import hashlib
+import re
+from pathlib import Path
+
+import torch
+import torchvision
+
+from skinlib.errors import ConfigError
+from skinlib.networks.resnet import build
+
+
+def check_weights(weights: str, architecture: str) -> None:
+    """Raise ConfigError unless these weights can be loaded and belong to this architecture."""
+    build(architecture, load_pretrained(weights, architecture))
+
+
+def load_pretrained(weights: str, architecture: str) -> dict[str, torch.Tensor] | None:
+    """Load the weights from which a trial starts.
+
+    Args:
+        weights: "none"; "imagenet" (downloaded by torchvision, hash checked); or the path of a file with a name like
+            torchvision's, NAME-HASH.pth, where HASH is the start of the SHA-256 of its bytes.
+        architecture: One of `skinlib.networks.architecture.Architecture`.
+
+    Raises:
+        ConfigError: The file is missing, does not have the hash in its name, or is not a state dict.
+    """
+    if weights == "none":
+        return None
+    if weights == "imagenet":
+        published = torchvision.models.get_model_weights(architecture).IMAGENET1K_V1
+        try:
+            return dict(published.get_state_dict(progress=False, check_hash=True))
+        except OSError as error:
+            raise ConfigError(
+                f"ImageNet weights cannot be downloaded from {published.url} ({error}); "
+                "download the file on another machine and set `weights` to its path."
+            ) from error
+    path = check_weights_file(weights)
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:
+        raise ConfigError(
+            f"The weights file {path} is not a state dict of tensors; save one with torch.save."
+        ) from error
+
+
+def check_weights_file(weights: str) -> Path:
+    """Return the path of a weights file; ConfigError unless its bytes have the hash in its name."""
+    path = Path(weights).expanduser()
+    promised = re.search(r"-([0-9a-f]{8,64})\.[a-z]+$", path.name)
+    if promised is None:
+        raise ConfigError(
+            f"The weights file {path} has no hash in its name; rename it to NAME-HASH.pth, where HASH is at least "
+            "the first 8 hexadecimal digits of its SHA-256."
+        )
+    if not path.is_file():
+        raise ConfigError(f"The weights file {path} does not exist; correct the path in the sweep config.")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.startswith(promised[1]):
+        raise ConfigError(
+            f"The weights file {path} has SHA-256 {found[:8]}..., not {promised[1][:8]}... as in its name; "
+            "download it again from a source that you trust."
+        )
+    return path

@@ -1,0 +1,83 @@
+"""ResNet-style networks built from torchvision's parts."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import get_args
+
+import numpy as np
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from skinlib.errors import ConfigError
+from skinlib.networks.architecture import Architecture
+
+# He et al. 2015, table 1; ResNet-10 has one block per stage, for CPUs.
+_BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
+    "resnet10": (BasicBlock, [1, 1, 1, 1]),
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+}
+assert set(_BLOCKS) == set(get_args(Architecture))
+
+
+class Network(nn.Module):
+    """A ResNet with one output that normalises its own input."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, architecture: str) -> None:
+        super().__init__()
+        block, layers = _BLOCKS[architecture]
+        self.backbone = ResNet(block, layers, num_classes=1)
+        # ImageNet's statistics: pretrained weights expect them, and from scratch they are as good as any.
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        self.register_buffer("mean", 255 * mean.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * std.view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images (N, 3, S, S), uint8 or float in 0..255, to logits of malignancy (N,)."""
+        logits: torch.Tensor = self.backbone((images - self.mean) / self.std)
+        return logits.squeeze(1)
+
+
+def build(architecture: str, pretrained: dict[str, torch.Tensor] | None = None) -> Network:
+    """Build a network with fresh weights from torch's global generator, or on a pretrained backbone.
+
+    Args:
+        architecture: One of `skinlib.networks.architecture.Architecture`.
+        pretrained: The state dict of a torchvision ResNet; its classifier (`fc`) is not used.
+
+    Raises:
+        ConfigError: The pretrained weights belong to another architecture.
+    """
+    network = Network(architecture).to(memory_format=torch.channels_last)
+    if pretrained is not None:
+        body = {name: value for name, value in pretrained.items() if not name.startswith("fc.")}
+        fresh = {f"fc.{name}": value for name, value in network.backbone.fc.state_dict().items()}
+        try:
+            network.backbone.load_state_dict(body | fresh)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"The pretrained weights do not fit {architecture}; name weights of that architecture."
+            ) from error
+    return network
+
+
+def restore(architecture: str, weights: Mapping[str, np.ndarray]) -> Network:
+    """Build the network of a trial from its trained weights by name, for inference."""
+    network = build(architecture)
+    network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
+    return network.eval()
+
+
+@lru_cache
+def forward_flops(architecture: str, image_size: int) -> int:
+    """Return the floating-point operations of one image's forward pass; a training step takes three times as many."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        ResNet(*_BLOCKS[architecture], num_classes=1).eval()(torch.empty(1, 3, image_size, image_size))
+    return int(counter.get_total_flops())

@@ -1,0 +1,39 @@
+"""Progress of work that takes more than a few seconds."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+Progress = Callable[[int, int], None]  # called with (items done, all items)
+_Item = TypeVar("_Item")
+_SECONDS_BETWEEN_LINES = 3.0
+_SECONDS_BETWEEN_CALLS = 0.5
+
+
+def silent(done: int, total: int) -> None:
+    """Show nothing."""
+
+
+def printed(what: str, quiet: bool = False) -> Progress:
+    """Return a Progress that prints a line every few seconds and at the end, or nothing if `quiet`."""
+    if quiet:
+        return silent
+    last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            print(f"{what}: {done:,} of {total:,}", flush=True)
+
+    return show
+
+
+def reported(items: Iterator[_Item], total: int, on_progress: Progress) -> Iterator[_Item]:
+    """Yield the items, and call `on_progress` about twice per second and after the last one."""
+    last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        if done == total or time.monotonic() - last > _SECONDS_BETWEEN_CALLS:
+            on_progress(done, total)
+            last = time.monotonic()

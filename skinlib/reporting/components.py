@@ -1,0 +1,74 @@
+"""What the Metaflow cards share: their protocol, tables, pictures and notes.
+
+A card is `current.card["id"]`. In the modules of the cards
+
+    labels          int (N,), index into `CLASSES`, so that 1 is malignant
+    probabilities   float (N,) of being malignant, 0 to 1
+    images          uint8 (N, height, width, 3)
+"""
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from metaflow.cards import Image, Table
+
+from skinlib.evaluation.intervals import Estimate
+from skinlib.evaluation.selection import ShortcutComparison
+from skinlib.reporting.text import estimate, estimate_from, trial_gain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SYNTHETIC = "**These images are synthetic.** The results only show that the pipeline works."
+
+
+class Card(Protocol):
+    """The part of Metaflow's card that is used."""
+
+    def append(self, component: object) -> None:
+        """Add a component at the end."""
+
+    def refresh(self) -> None:
+        """Render the card again while the task runs."""
+
+
+def gain_note(baseline: Estimate, gain: Estimate) -> str:
+    """Compare a model with the colour baseline: AUROC of the baseline, and the model's paired difference to it."""
+    interval = gain["interval"]
+    noise = ", which may be noise" if interval is not None and interval[0] <= 0 <= interval[1] else ""
+    return f"**Colour baseline: AUROC {estimate(baseline)}.** The model's gain over it is {estimate(gain)}{noise}."
+
+
+def trial_gain_note(trial: ShortcutComparison) -> str:
+    """Compare a trial with the colour baseline."""
+    return gain_note(estimate_from(trial["shortcut_auroc"]), trial_gain(trial))
+
+
+def picture(figure: "Figure", file_format: str = "png") -> Image:
+    """Show a figure; `jpeg` for photographs."""
+    # Image.from_matplotlib would load pyplot, and give photographs three to five times the bytes of a JPEG.
+    file = io.BytesIO()
+    figure.savefig(file, format=file_format, dpi=150)  # more than a card's 100, for sharp screens
+    return Image(file.getvalue())
+
+
+def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> Table:
+    """Show rows of values."""
+    return Table([[_cell(value) for value in row] for row in rows], headers=list(headers))
+
+
+def unbroken(words: str) -> str:
+    """Keep words on one line."""
+    return words.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def column_title(name: str) -> str:
+    """Turn the name of a column or hyperparameter into words."""
+    return name.replace("_", " ").replace("auroc", "AUROC")
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:  # NaN
+        return "-"
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else str(value)

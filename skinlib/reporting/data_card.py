@@ -1,0 +1,83 @@
+"""The card of the step `ingest`: what the data set contains and what is wrong with it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from metaflow.cards import Markdown
+from numpy.typing import NDArray
+
+from skinlib.audit.findings import AuditSummary
+from skinlib.data.manifest import CLASSES, ManifestSummary
+from skinlib.reporting import figures
+from skinlib.reporting.components import SYNTHETIC, Card, picture, table
+from skinlib.reporting.text import COLOUR_BASELINE, FINDINGS, number
+
+SHOWN_FILES = 50  # files, or pairs of files
+
+
+def show(
+    card: Card,
+    summary: ManifestSummary,
+    audit: AuditSummary,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    shortcut_auroc: float | None,
+    synthetic: bool,
+) -> None:
+    """Show what the data set contains and what is wrong with it.
+
+    Args:
+        card: to fill.
+        summary: from `Manifest.summary`.
+        audit: of all images.
+        images: up to 24 examples.
+        labels: of the examples.
+        shortcut_auroc: of the colour baseline on the validation images, None if undefined.
+        synthetic: whether the images are the generated sample.
+    """
+    counts = summary["counts"]
+    card.append(Markdown(f"# Data: {summary['n_images']:,} images\n\n{SYNTHETIC if synthetic else ''}"))
+    rows = [[split, *(of[name] for name in CLASSES), sum(of.values())] for split, of in counts.items()]
+    card.append(table(rows, ["split", *CLASSES, "all"]))
+    card.append(picture(figures.counts_figure(counts)))
+    card.append(Markdown("## Examples"))
+    card.append(picture(figures.image_grid(images, labels, [CLASSES[label] for label in labels]), "jpeg"))
+    _colours(card, audit, shortcut_auroc)
+    _findings(card, audit)
+    rejected = [(file["key"], file["reason"]) for file in summary["rejected"]]
+    if not rejected:
+        card.append(Markdown("Nothing was rejected."))
+    _files(card, "Rejected files", rejected, ["file", "reason"], "manifest")
+    card.append(Markdown(f"Manifest hash `{summary['hash']}`: the same for the same images, wherever they are stored."))
+
+
+def _colours(card: Card, audit: AuditSummary, shortcut_auroc: float | None) -> None:
+    heading = f"## Colour baseline: AUROC {number(shortcut_auroc)} on the validation images"
+    words = f"{COLOUR_BASELINE} Only the gain over this baseline can come from the lesions."
+    card.append(Markdown(f"{heading}\n\n{words}"))
+    statistics = audit["statistics"]
+    classes = {f"{split}, {name}": of for split, by_class in statistics.items() for name, of in by_class.items()}
+    names = next(iter(classes.values()))
+    rows = [[name, *(number(of[name]) for of in classes.values())] for name in names]
+    card.append(table(rows, ["average over the images (0 to 1)", *classes]))
+
+
+def _findings(card: Card, audit: AuditSummary) -> None:
+    words = (
+        f"The images form {audit['n_groups']:,} groups. A group is joined by duplicates and probably shows one lesion."
+    )
+    card.append(Markdown(f"## Audit\n\n{words}"))
+    rows = [[title, len(audit[name]), meaning] for name, (title, meaning) in FINDINGS.items()]
+    card.append(table(rows, ["finding", "pairs", "meaning"]))
+    for name, (title, _) in FINDINGS.items():
+        _files(card, title, audit[name], ["first image", "second image"], "audit")
+
+
+def _files(card: Card, title: str, rows: Sequence[Sequence[str]], headers: Sequence[str], artifact: str) -> None:
+    """Show the first files, or pairs of them, and how many more are in an artifact."""
+    if not rows:
+        return
+    card.append(Markdown(f"## {title}: {len(rows):,}"))
+    card.append(table(rows[:SHOWN_FILES], headers))
+    if len(rows) > SHOWN_FILES:
+        card.append(Markdown(f"The other {len(rows) - SHOWN_FILES:,} are in the artifact `{artifact}`."))

@@ -1,0 +1,60 @@
+"""The card of the step `select`: all trials, and why one of them won."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from metaflow.cards import Markdown
+
+from skinlib.evaluation.selection import LeaderboardRow
+from skinlib.reporting import figures
+from skinlib.reporting.components import Card, column_title, picture, table, trial_gain_note, unbroken
+from skinlib.reporting.text import COLOUR_BASELINE, estimate, estimate_from, number, trial_gain
+from skinlib.training.result import Epoch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequence[Epoch]], reason: str) -> None:
+    """Show why the first trial of a leaderboard won, all trials, and why some failed.
+
+    Args:
+        card: to fill.
+        leaderboard: from `selection.leaderboard`, the chosen trial first; NaN where a failed trial has no value.
+        histories: the epochs of every trial by its key.
+        reason: a sentence that says why the first trial was chosen.
+    """
+    failed = leaderboard.loc[leaderboard["status"] != "finished", ["trial", "status", "reason"]]
+    chosen = leaderboard.iloc[0]
+    card.append(Markdown(f"# Search: {len(leaderboard)} trials, {len(failed)} failed\n\n{reason}"))
+    caveat = "The validation images chose this trial, so expect a slightly lower AUROC on other images."
+    card.append(Markdown(f"{trial_gain_note(chosen)} {COLOUR_BASELINE} {caveat}"))
+    card.append(picture(figures.search_figure(leaderboard, histories)))
+    trials = leaderboard.to_dict("records")
+    names = [f"{chosen['trial']} (chosen)", *leaderboard["trial"][1:]]
+    hyperparameters = list(leaderboard.columns[list(leaderboard.columns).index("seconds") + 1 :])
+    varied = [name for name in hyperparameters if leaderboard[name].nunique(dropna=False) > 1]
+    rows = [[name, *_comparison(trial)] for name, trial in zip(names, trials, strict=True)]
+    heads = ["validation AUROC", "behind best (std. error)", "gain over the colour baseline", "multiply-adds"]
+    card.append(table(rows, ["trial", *heads]))
+    card.append(Markdown("## Hyperparameters and training"))
+    shown = [*varied, "best_epoch", "epochs_trained", "seconds"]
+    rows = [[name, *(trial[column] for column in shown)] for name, trial in zip(names, trials, strict=True)]
+    card.append(table(rows, ["trial", *map(column_title, shown)]))
+    if same := [[column_title(name), chosen[name]] for name in hyperparameters if name not in varied]:
+        card.append(Markdown("## The same in every trial"))
+        card.append(table(same, ["hyperparameter", "value"]))
+    if len(failed):
+        card.append(Markdown("## Failed trials"))
+        card.append(table(failed.to_numpy(), list(failed)))
+
+
+def _comparison(trial: LeaderboardRow) -> list[str]:
+    """Format how a trial performed and what it costs."""
+    behind, error, millions = trial["behind_best"], trial["standard_error"], f"{trial['multiply_adds'] / 1e6:,.0f} M"
+    if math.isnan(behind):
+        return ["-", "-", "-", millions]
+    auroc = estimate_from(trial["validation_auroc"], trial["low"], trial["high"])
+    distance = f"{number(behind)} ({number(error)})" if behind else "best"
+    return [unbroken(words) for words in (estimate(auroc), distance, estimate(trial_gain(trial)), millions)]

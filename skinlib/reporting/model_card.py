@@ -1,0 +1,162 @@
+"""The model card (Mitchell et al. 2019, https://arxiv.org/abs/1810.03993): what a model is, and is not, good for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from skinlib.audit.findings import AuditSummary
+from skinlib.data.manifest import CLASSES, ManifestSummary
+from skinlib.evaluation.scores import Report
+from skinlib.evaluation.stress import StressRow
+from skinlib.reporting.metric_table import metric_columns
+from skinlib.reporting.text import COLOUR_BASELINE, metric, number
+from skinlib.serving.settings import ClassifierSettings
+from skinlib.training.result import TrialSummary
+from skinlib.training.trial import Trial
+
+_SYNTHETIC = "**Made from SYNTHETIC images: it shows that the pipeline works and has no other use.**"
+
+_USE = """## Use
+For research and teaching: to compare methods and study failures.
+
+**Not for** diagnosis, triage, or telling anyone that a lesion is harmless. It is not a medical device and was not
+tested in a clinic. It gives a confident answer for any picture: other diseases, healthy skin, photographs without a
+dermatoscope."""
+
+# https://www.isic-archive.com/blank-1, "Do I have permission to use the data?"
+_LICENCE = """**Licence**: the files name none. The public set "Skin Cancer: Malignant vs. Benign" comes from the
+ISIC Archive, where each image is under CC0, CC BY or CC BY-NC; the set does not say which. Do not redistribute it."""
+
+_DRAWN = "**Licence**: this project's code draws the images; its licence applies."
+
+_LIMITS = """## Limits
+- In the public set *benign* means nevus only. Other benign lesions, such as seborrheic keratoses, are missing.
+- Skin tone, age and sex are unknown, so bias between groups cannot be measured.
+- Patients are unknown, so two lesions of one patient can be in different splits.
+- Test and training images have one source. Expect less on other images, and measure it.
+- Malignant lesions are much rarer in practice: see PPV and NPV."""
+
+_NO_LIMITS_KNOWN = """## Limits
+The images are drawn: no result carries over to photographs."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What the model was made from; `split_sizes` are images by `train`, `validation` and `test`."""
+
+    url: str
+    synthetic: bool
+    manifest: ManifestSummary
+    audit: AuditSummary
+    split_sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """How the model was made; `n_trials` is the number of trials that it was chosen from."""
+
+    trial: Trial
+    n_trials: int
+    result: TrialSummary
+    classifier: ClassifierSettings
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is needed to repeat the run; `commit` is None if unknown, `versions` are those of packages by name."""
+
+    commit: str | None
+    run: str
+    seed: int
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model card says; `name` is that of the model, such as its trial's key."""
+
+    name: str
+    data: DataFacts
+    training: TrainingFacts
+    report: Report
+    stress: Sequence[StressRow]
+    origin: Origin
+
+
+def render(facts: ModelFacts) -> str:
+    """Write the model card in Markdown, with tables in GitHub's dialect."""
+    synthetic, origin = facts.data.synthetic, facts.origin
+    parts = [
+        f"# Model card: {facts.name}",
+        _SYNTHETIC if synthetic else "",
+        "Maps a dermoscopic photograph to the probability that its lesion is malignant. Threshold: "
+        f"{facts.report['threshold']:.3f}.",
+        _USE,
+        _data(facts.data),
+        _training(facts.training, facts.data.split_sizes),
+        _results(facts.report),
+        _robustness(facts.stress),
+        _NO_LIMITS_KNOWN if synthetic else _LIMITS,
+        f"""## Reproducibility
+Commit `{origin.commit or "unknown"}`, data `{facts.data.manifest["hash"]}`, seed {origin.seed}, run \
+`{origin.run}`; {_listing(origin.versions)}.""",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _data(data: DataFacts) -> str:
+    counts = "; ".join(
+        f"{split}: {', '.join(f'{by_class[name]:,} {name}' for name in CLASSES)}"
+        for split, by_class in data.manifest["counts"].items()
+    )
+    audit = data.audit
+    return f"""## Data
+`{data.url}`, {counts}. {_DRAWN if data.synthetic else _LICENCE}
+
+**Defects**: rejected files: {len(data.manifest["rejected"]):,}; exact duplicates: \
+{len(audit["exact_duplicates"]):,} pairs, {len(audit["label_conflicts"]):,} with conflicting labels; near-duplicates: \
+{len(audit["near_duplicates"]):,} pairs, {len(audit["doubtful_labels"]):,} with conflicting labels; leakage between \
+training and test: {len(audit["leaks"]):,} pairs."""
+
+
+def _training(training: TrainingFacts, split_sizes: Mapping[str, int]) -> str:
+    result, classifier = training.result, training.classifier
+    return f"""## Training
+Chosen from {training.n_trials:,} trials: the cheapest within one standard error of the best AUROC on \
+{split_sizes["validation"]:,} validation images (this model: {number(result["validation_auroc"])}, epoch \
+{result["best_epoch"]}). Trained on {split_sizes["train"]:,} images; the split keeps duplicates together. Temperature \
+{classifier["temperature"]:.3f} and the threshold (sensitivity {classifier["sensitivity"]:.0%}) come from \
+validation images. The test images were used once.
+
+{_listing(training.trial.model_dump())}; {_listing(result["setting"])}."""
+
+
+def _results(report: Report) -> str:
+    columns = metric_columns(report)
+    scores = [of for of in (report["all"], report["without_twins"]) if of is not None]
+    rows = [["images (malignant)", *(f"{of['n']:,} ({of['n_malignant']:,})" for of in scores)]]
+    rows += [[row[0].name, *map(metric, row)] for row in zip(*columns.values(), strict=True)]
+    n = report["n_twins"]
+    twins = "twins in training were not checked" if n is None else f"{n:,} have a twin in training"
+    return f"""## Results
+On the test images ({twins}), at threshold {number(report["threshold"])}, with 95% intervals. {COLOUR_BASELINE}
+
+{_table(["", *columns], rows)}"""
+
+
+def _robustness(table: Sequence[StressRow]) -> str:
+    rows = [
+        [row["name"], number(row["auroc"]), number(row["sensitivity"]), number(row["specificity"])] for row in table
+    ]
+    return f"""## Robustness
+The test images as another camera, clinic or operator would take them (`skinlib/evaluation/stress.py`).
+
+{_table(["test images", "AUROC", "sensitivity", "specificity"], rows)}"""
+
+
+def _listing(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["-"] + ["-:"] * (len(heads) - 1), *rows]
+    return "\n".join("|" + "|".join(line) + "|" for line in lines)

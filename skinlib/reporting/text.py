@@ -1,0 +1,250 @@
+"""Printed reports, and the words and number formats that they share with the cards."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+from skinlib.audit.findings import Audit, Pairs
+from skinlib.audit.shortcut import STATISTICS, ColourDistance
+from skinlib.data.manifest import CLASSES
+from skinlib.evaluation.intervals import Estimate
+from skinlib.evaluation.metrics import DecisionCurve
+from skinlib.evaluation.scores import OperatingPoint, Report
+from skinlib.evaluation.selection import LeaderboardRow, ShortcutComparison
+from skinlib.reporting.metric_table import MetricRow, Section, metric_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLOUR_BASELINE = (
+    "The colour baseline is a logistic regression on each image's mean and standard deviation of red, green and blue. "
+    "It does not see the lesion."
+)
+
+FindingName = Literal["label_conflicts", "doubtful_labels", "leaks", "exact_duplicates", "near_duplicates"]
+# The findings of an audit, the most serious first: title and meaning.
+FINDINGS: dict[FindingName, tuple[str, str]] = {
+    "label_conflicts": (
+        "Label conflicts",
+        "Identical pixels in both classes. At least one of the two labels is wrong, and no model can learn both.",
+    ),
+    "doubtful_labels": (
+        "Doubtful labels",
+        "Near-duplicates in both classes. They probably show one lesion with a wrong label: check both images.",
+    ),
+    "leaks": (
+        "Leakage",
+        "A test image with a twin in training, which the model may have memorised. Test results are also given "
+        "without these images.",
+    ),
+    "exact_duplicates": ("Exact duplicates", "Identical pixels. They count twice and add no information."),
+    "near_duplicates": (
+        "Near-duplicates",
+        "One lesion photographed twice, or one photograph rotated, cropped or saved again. The split keeps them "
+        "together, in training or in validation.",
+    ),
+}
+
+# Distances in colour, in standard deviations of the training images.
+_CLOSE, _FAR = 0.5, 1.0
+_SHOWN_THRESHOLDS = (5, 10, 20, 50)  # percent, of the decision curve
+_SUMMARY_METRICS = (
+    "AUROC",
+    "AUROC of the colour baseline",
+    "gain over the colour baseline",
+    "sensitivity",
+    "specificity",
+    "accuracy",
+)
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """Format a metric; None is `undefined`."""
+    return "undefined" if value is None else format(value, form)
+
+
+def estimate(of: Estimate) -> str:
+    """Format a metric with its interval."""
+    if of["interval"] is None:
+        return number(of["value"])
+    return f"{number(of['value'])} ({' to '.join(map(number, of['interval']))})"
+
+
+def estimate_from(value: float | None, low: float | None = None, high: float | None = None) -> Estimate:
+    """Make a metric with its interval from cells of a leaderboard, where NaN and None are undefined."""
+    known, *ends = (None if cell != cell else cell for cell in (value, low, high))
+    interval = [end for end in ends if end is not None]
+    return {"value": known, "interval": interval if len(interval) == 2 else None}
+
+
+def trial_gain(trial: ShortcutComparison) -> Estimate:
+    """Read the gain of a trial over the colour baseline."""
+    return estimate_from(trial["above_shortcut"], trial["above_shortcut_low"], trial["above_shortcut_high"])
+
+
+def calibration_error(ece: float | None, noise: float | None) -> str:
+    """Format an expected calibration error with what chance alone would give."""
+    return number(ece) + ("" if noise is None else f" (up to {number(noise)} by chance)")
+
+
+def metric(row: MetricRow) -> str:
+    """Format the value of a row."""
+    return estimate(row.value) if row.noise is None else calibration_error(row.value["value"], row.noise)
+
+
+def evaluation_report(model: str, url: str, n_rejected: int, report: Report, distance: Sequence[ColourDistance]) -> str:
+    """Lay out how a registered model performs on other images.
+
+    Args:
+        model: as the user named it.
+        url: of the images.
+        n_rejected: number of files that could not be read.
+        report: of the images, with `uncalibrated`.
+        distance: from `shortcut.distance`.
+
+    Returns:
+        Text of at most 100 columns, unless the names are longer.
+    """
+    scores = report["all"]
+    groups = f", {scores['n_groups']:,} groups of near-duplicates" if scores["n_groups"] < scores["n"] else ""
+    rows = metric_rows(scores)
+
+    def section(name: Section) -> str:
+        return _table([[row.name, metric(row)] for row in rows if row.section == name])
+
+    colours = [["", "here", "training", "distance"]] + [
+        [row["statistic"], number(row["here"]), number(row["training"]), number(row["deviations"], "+.2f")]
+        for row in distance
+    ]
+    parts = [
+        f"{model} on {url}\n{scores['n']:,} images, {scores['n_malignant']:,} malignant{groups}; with 95% intervals",
+        f"Unreadable files, left out: {n_rejected:,}" if n_rejected else "",
+        likeness(distance),
+        f"Ranking\n{section('Ranking')}",
+        f"Operating point: threshold {number(report['threshold'])}\n{_confusion(scores['operating_point'])}",
+        section("Operating point"),
+        f"Predictive values, by prevalence of malignant lesions\n{section('Predictive values')}",
+        f"Net benefit (true positives per image, minus weighted false positives)\n{_benefit(scores['decision_curve'])}",
+        "Calibration (ECE: expected calibration error), before and after temperature scaling\n"
+        f"{section('Calibration')}",
+        f"Colours, with the distance in standard deviations of the training images\n{_table(colours)}",
+    ]
+    return "\n" + "\n\n".join(filter(None, parts)) + "\n"
+
+
+def likeness(distance: Sequence[ColourDistance]) -> str:
+    """Say in two lines whether images look like the training images, from `shortcut.distance`."""
+    known = {row["statistic"]: row["deviations"] for row in distance if row["deviations"] is not None}
+    if not known:
+        return "The distance to the training images is undefined: their colours do not vary."
+    widest = max(known, key=lambda name: abs(known[name]))
+    size = abs(known[widest])
+    difference = f"{widest} is {size:.2f} standard deviations {'higher' if known[widest] > 0 else 'lower'}"
+    if size < _CLOSE:
+        return f"The colours are close to those of the training images\n(largest difference: {difference})."
+    if size <= _FAR:
+        return (
+            "The colours differ somewhat from those of the training images\n"
+            f"({difference}): interpret the results with care."
+        )
+    return (
+        f"The colours are far from those of the training images\n({difference}): results from there may not carry over."
+    )
+
+
+def audit_report(audit: Audit, shortcut_auroc: float | None, limit: int = 20) -> str:
+    """Lay out what an audit found.
+
+    Args:
+        audit: of all images.
+        shortcut_auroc: of the colour baseline, trained on train and evaluated on test; None if undefined.
+        limit: number of pairs that are named for each finding.
+    """
+    counts = [["", *CLASSES]] + [[split, *(f"{of[name]:,}" for name in CLASSES)] for split, of in audit.counts.items()]
+    classes = {f"{split} {name}": of for split, by_class in audit.statistics.items() for name, of in by_class.items()}
+    colours = [["", *classes]] + [[name, *(number(of[name]) for of in classes.values())] for name in STATISTICS]
+    found = audit.summary()
+    parts = [
+        f"{len(audit.groups):,} images in {audit.n_groups:,} groups of near-duplicates\n{_table(counts)}",
+        *(_finding(title, found[name], limit) for name, (title, _) in FINDINGS.items()),
+        f"Colours (0 to 1), averaged over the images\n{_table(colours)}",
+        f"Colour baseline, trained on train: AUROC {number(shortcut_auroc)} on test (0.5 is chance)\n"
+        "It sees colour statistics only. Only the gain over this baseline can come from the lesions.",
+    ]
+    return "\n\n".join(parts)
+
+
+def run_summary(
+    leaderboard: "pd.DataFrame",
+    report: Report,
+    registered: Mapping[str, object],
+    tracking_uri: str,
+    synthetic: bool,
+) -> str:
+    """Say at the end of a run what it gave and what to do next.
+
+    Args:
+        leaderboard: from `selection.leaderboard`, the best trial first.
+        report: of the test images.
+        registered: `name`, `version` and `alias` of the registered model.
+        tracking_uri: of MLflow.
+        synthetic: whether the images are the generated sample.
+    """
+    look = f"mlflow ui --backend-store-uri {tracking_uri}" if tracking_uri.startswith("sqlite") else tracking_uri
+    trials = [["trial", "status", "validation AUROC", "gain over the colour baseline", "epochs", "seconds"]]
+    rows: list[LeaderboardRow] = leaderboard.to_dict("records")
+    for row in rows:
+        auroc = estimate(estimate_from(row["validation_auroc"], row["low"], row["high"]))
+        gain = estimate(trial_gain(row))
+        trials.append([row["trial"], row["status"], auroc, gain, str(row["epochs_trained"]), f"{row['seconds']:.0f}"])
+    scores, without_twins = report["all"], report["without_twins"]
+    values = {row.name: metric(row) for row in metric_rows(scores)}
+    metrics = [[name, values[name]] for name in _SUMMARY_METRICS if name in values]
+    if without_twins is not None:
+        metrics.insert(1, ["AUROC without near-duplicates of training images", estimate(without_twins["auroc"])])
+    warning = "\nThe images are SYNTHETIC: use the model for trying out only.\n" if synthetic else ""
+    threshold = number(report["threshold"])
+    return f"""
+{_table(trials)}
+
+Best trial: {leaderboard["trial"][0]}
+Test set: {scores["n"]:,} images, {scores["n_malignant"]:,} malignant, threshold {threshold}; with 95% intervals
+{_table(metrics)}
+{warning}
+Registered: {registered["name"]} version {registered["version"]}, alias {registered["alias"]}
+
+Next:
+  see the cards (data, training, leaderboard, test):  make cards
+  browse runs and models:  {look}
+  evaluate on other images:  python -m skinlib evaluate models:/{registered["name"]}@{registered["alias"]} FOLDER
+"""
+
+
+def _confusion(point: OperatingPoint) -> str:
+    counts = {
+        "malignant": (point["true_positives"], point["false_negatives"]),
+        "benign": (point["false_positives"], point["true_negatives"]),
+    }
+    heads = ["", "classified as malignant", "classified as benign"]
+    return _table([heads, *([name, *(f"{n:,}" for n in row)] for name, row in counts.items())])
+
+
+def _benefit(curve: DecisionCurve) -> str:
+    rows = zip(curve["threshold"], curve["model"], curve["all_malignant"], strict=True)
+    shown = [[number(cell) for cell in row] for row in rows if round(100 * row[0]) in _SHOWN_THRESHOLDS]
+    return _table([["threshold", "model", "all classified as malignant"], *shown])
+
+
+def _finding(title: str, pairs: Pairs, limit: int) -> str:
+    count = "1 pair" if len(pairs) == 1 else f"{len(pairs):,} pairs" if pairs else "none"
+    lines = [f"{title}: {count}", *(f"  {a}  {b}" for a, b in pairs[:limit])]
+    if len(pairs) > limit:
+        lines.append(f"  and {len(pairs) - limit:,} more; --json lists all")
+    return "\n".join(lines)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Align the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  " + "  ".join([row[0].ljust(widths[0]), *(map(str.rjust, row[1:], widths[1:]))]).rstrip() for row in rows
+    )

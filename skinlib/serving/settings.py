@@ -1,0 +1,22 @@
+"""The settings of a served classifier, everything but its weights."""
+
+from typing import TypedDict
+
+from skinlib.audit.shortcut import Shortcut
+from skinlib.networks.architecture import Architecture
+
+
+class ClassifierSettings(TypedDict):
+    """The artifact `classifier`.
+
+    `image_size` is the side in pixels at which the network was trained. An image whose calibrated probability reaches
+    `threshold` is classified as malignant; the threshold was chosen for `sensitivity` on validation images.
+    `shortcut` is the colour baseline of the training images.
+    """
+
+    architecture: Architecture
+    image_size: int
+    temperature: float
+    threshold: float
+    sensitivity: float
+    shortcut: Shortcut

@@ -1,0 +1,222 @@
+"""MLflow's model registry: the best network of a flow run becomes a version of the registered model."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypedDict, cast
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.pyfunc import PyFuncModel
+from mlflow.types import ColSpec, Schema, TensorSpec
+
+import skinlib
+from skinlib.errors import TrackingError
+from skinlib.serving import classifier
+from skinlib.serving.settings import ClassifierSettings
+from skinlib.tracking.connection import connect, unless_exists, without_credentials
+from skinlib.tracking.runs import RecordedRun, to_tags
+
+CHAMPION = "champion"
+_CARD = "model_card.md"
+DESCRIPTION_LIMIT = 5000  # characters, of MLflow's column for the description of a model version
+_BLOCK = 256  # images; a multiple of the batch size of `inference.predict`, so that blocks change no digit
+# The packages that the classifier and its copy of skinlib import when they are served.
+_PACKAGES = ("mlflow", "numpy", "pandas", "pillow", "torch", "torchvision")
+
+
+class RegisteredModel(TypedDict):
+    """The artifact `registered_model`; `uri` is models:/NAME/VERSION."""
+
+    name: str
+    version: str
+    uri: str
+    alias: str
+
+
+def register(
+    run: RecordedRun,
+    name: str,
+    run_key: str,
+    *,
+    weights: Mapping[str, np.ndarray],
+    settings: ClassifierSettings,
+    data_hash: str,
+    metrics: Mapping[str, float | None],
+    model_card: str,
+    synthetic: bool,
+) -> RegisteredModel:
+    """Register the best network and make it the champion; repeated calls of a flow run create only one version.
+
+    Args:
+        run: the parent run, from `runs.start_run`.
+        name: of the registered model; it is created if missing.
+        run_key: as in `runs.start_run`; identifies the version.
+        weights: the network's state dict by name.
+        settings: what the network is served with.
+        data_hash: of the manifest.
+        metrics: on the test set; None is left out.
+        model_card: from `model_card.render`. Its excerpt becomes the version's description; the whole card is stored
+            with the run and with the model's files.
+        synthetic: whether the data set is the generated sample.
+
+    Raises:
+        TrackingError: MLflow does not answer or refuses, or the model's files cannot be stored.
+    """
+    scores = {key: f"{value:.4g}" for key, value in metrics.items() if value is not None}
+    facts = {"run": run_key, "data_hash": data_hash, "synthetic": str(synthetic).lower()}
+    tags = {tag.key: tag.value for tag in to_tags(facts | {f"test.{key}": value for key, value in scores.items()})}
+    with connect(run["uri"]) as client:
+        with _storing(client.get_run(run["run_id"]).info.artifact_uri):
+            client.log_text(run["run_id"], model_card, _CARD)
+        mine = client.search_model_versions(f"tags.`skinlib.run` = '{run_key}'")
+        number = next((str(found.version) for found in mine if found.name == name), None)
+        if number is None:
+            model_id = _log_model(client, run["run_id"], tags, weights, settings, model_card)
+            with unless_exists():
+                client.create_registered_model(name)
+            created = client.create_model_version(
+                name,
+                f"models:/{model_id}",
+                run["run_id"],
+                tags=tags,
+                description=excerpt(model_card),
+                model_id=model_id,
+            )
+            number = str(created.version)
+        client.set_registered_model_alias(name, CHAMPION, number)
+    return {"name": name, "version": number, "uri": f"models:/{name}/{number}", "alias": CHAMPION}
+
+
+def excerpt(card: str) -> str:
+    """Return as much of a model card as MLflow can keep as a description, in whole lines: nearly always all of it."""
+    if len(card) <= DESCRIPTION_LIMIT:
+        return card
+    note = "\nThe rest does not fit here: see the run's artifacts.\n"
+    return card[: card.rindex("\n", 0, DESCRIPTION_LIMIT - len(note))] + note
+
+
+def _log_model(
+    client: MlflowClient,
+    run_id: str,
+    tags: dict[str, str],
+    weights: Mapping[str, np.ndarray],
+    settings: ClassifierSettings,
+    model_card: str,
+) -> str:
+    """Store the classifier as a logged model of the run, and return its id.
+
+    These are the steps of `mlflow.pyfunc.log_model`, which itself needs an active run and a global tracking URI.
+    """
+    experiment_id = client.get_run(run_id).info.experiment_id
+    # A killed task may have left a pending model, or one that is ready but has no version yet.
+    for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+        if model.status == "READY":
+            return model.model_id
+        client.delete_logged_model(model.model_id)
+    model = client.create_logged_model(experiment_id, "classifier", source_run_id=run_id, tags=tags)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model")
+        mlflow.pyfunc.save_model(
+            path,
+            python_model=Path(classifier.__file__),
+            artifacts=classifier.save(Path(folder), weights, settings),
+            code_paths=[str(Path(skinlib.__file__).parent)],
+            signature=ModelSignature(
+                Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]),
+                Schema([ColSpec("double", "probability"), ColSpec("boolean", "malignant")]),
+            ),
+            # Small, since MLflow stores it as JSON.
+            input_example=np.zeros((2, 32, 32, 3), np.uint8),
+            # Without the local part (+cu128), which package indexes do not have.
+            pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in _PACKAGES],
+            mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
+        )
+        (path / _CARD).write_text(model_card)
+        with _storing(model.artifact_location):
+            client.log_model_artifacts(model.model_id, str(path))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return model.model_id
+
+
+@contextmanager
+def _storing(location: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Each artifact store raises its own errors.
+        raise TrackingError(
+            f"The model's files cannot be stored at {without_credentials(location)} "
+            f"({without_credentials(str(error))}); check that this machine may write there."
+        ) from None
+
+
+@dataclass(frozen=True)
+class Served:
+    """A registered model, loaded as for serving.
+
+    Attributes:
+        settings: what the model is served with.
+    """
+
+    settings: ClassifierSettings
+    _model: PyFuncModel
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Return the calibrated probability of malignancy of each image.
+
+        Args:
+            images: RGB, uint8 (N, H, W, 3); a memory map is read in blocks.
+
+        Returns:
+            float64 (N,) in 0..1.
+        """
+        answers = [np.zeros(0)]
+        for start in range(0, len(images), _BLOCK):
+            table = self._model.predict(np.asarray(images[start : start + _BLOCK]))
+            answers.append(cast(pd.DataFrame, table)["probability"].to_numpy())
+        return np.concatenate(answers)
+
+
+def load(model: str) -> Served:
+    """Load a registered model as for serving.
+
+    Args:
+        model: `models:/NAME@ALIAS` or `models:/NAME/VERSION`.
+
+    Raises:
+        TrackingError: there is no such model, an older version of this project registered it, or MLflow does not
+            answer.
+    """
+    named = "models:/NAME@ALIAS or models:/NAME/VERSION"
+    if not model.startswith("models:/"):
+        raise TrackingError(f"{model!r} is not the name of a registered model; write {named}.")
+    with connect() as client, tempfile.TemporaryDirectory() as folder:
+        try:
+            path = mlflow.artifacts.download_artifacts(model, dst_path=folder, tracking_uri=client.tracking_uri)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            where = without_credentials(client.tracking_uri)
+            raise TrackingError(
+                f"MLflow at {where} has no {model}; name an existing one as {named}."
+            ) from None
+        try:
+            loaded = mlflow.pyfunc.load_model(path)
+            settings = getattr(loaded.unwrap_python_model(), "settings", None)
+        except ImportError:  # The model's own skinlib has other modules than the one that runs.
+            settings = None
+    if settings is None:
+        raise TrackingError(
+            f"{model} was registered by another project, or by an older version of this one that this version cannot "
+            "read; train and register the model again."
+        )
+    return Served(settings, loaded)

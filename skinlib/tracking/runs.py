@@ -1,0 +1,229 @@
+"""MLflow's runs: one parent run per flow run, one child run per trial.
+
+A run is identified by the flow run's key or the trial's key, so a retried or resumed task continues the run that it
+started. All calls use `MlflowClient`: there is no active run and no global tracking URI.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import TypedDict, cast
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+
+from skinlib.errors import TrackingError
+from skinlib.tracking.connection import check, connect, unless_exists, without_credentials
+from skinlib.training.result import Epoch
+
+_PAUSE_SECONDS = 60.0
+_METRICS_PER_REQUEST = 1000  # MLflow's limit
+
+
+class RecordedRun(TypedDict):
+    """The artifact `tracking`: the parent run, with a URI without a password."""
+
+    uri: str
+    run_id: str
+
+
+def start_run(
+    experiment: str,
+    run_key: str,
+    *,
+    name: str,
+    params: Mapping[str, object],
+    tags: Mapping[str, object],
+    git_commit: str | None = None,
+) -> RecordedRun:
+    """Open the parent run of a flow run, or continue it if it exists.
+
+    Args:
+        experiment: its name; it is created if missing.
+        run_key: identifies the flow run, over retries and resumes.
+        name: the run's name in MLflow.
+        params: settings by name.
+        tags: stored as `skinlib.NAME`, without None and without credentials in URLs.
+        git_commit: of the code; None if it is not known.
+
+    Raises:
+        TrackingError: MLflow does not answer or refuses; raised within seconds.
+    """
+    uri = check()
+    with connect() as client:
+        experiment_id = _experiment_id(client, experiment)
+        run_id = _open(client, experiment_id, {"skinlib.run": run_key}, name)
+        client.log_batch(run_id, params=_params(params), tags=to_tags(tags, git_commit))
+    return {"uri": uri, "run_id": run_id}
+
+
+class TrialLog:
+    """A trial's run: sent as far as MLflow answers while the trial trains, complete when it ends.
+
+    If an earlier task of the same trial has opened the run, this one continues it. The parent is set to running too,
+    since resuming a failed flow run does not execute `start` again.
+    """
+
+    def __init__(
+        self,
+        parent: RecordedRun,
+        trial_key: str,
+        *,
+        params: Mapping[str, object],
+        tags: Mapping[str, object],
+        git_commit: str | None = None,
+    ) -> None:
+        """Open the run if MLflow answers; arguments as in `start_run`."""
+        self._parent, self._trial_key = parent, trial_key
+        self._params, self._tags = _params(params), to_tags(tags, git_commit)
+        self._run_id: str | None = None
+        self._sent, self._retry_at, self._told = 0, 0.0, False
+        self.send([])
+
+    def send(self, history: Sequence[Epoch]) -> None:
+        """Send the part of the history that has not been sent; never raises.
+
+        If MLflow fails, this prints so once and tries again after a minute, so that a server that hangs costs little
+        of the training's time.
+        """
+        if time.monotonic() < self._retry_at:
+            return
+        try:
+            with connect(self._parent["uri"], brief=True) as client:
+                _log_points(client, self._opened(client), _curve(history[self._sent :]))
+            self._sent = len(history)
+        except Exception as error:  # Whatever it is, the training matters more than its curve.
+            self._retry_at = time.monotonic() + _PAUSE_SECONDS
+            if not self._told:
+                print(f"Training continues, and its curve is sent again when it ends: {error}", flush=True)
+            self._told = True
+
+    def finish(
+        self,
+        history: Sequence[Epoch],
+        metrics: Mapping[str, float | None],
+        status: str = "finished",
+        reason: str | None = None,
+    ) -> None:
+        """Complete the run: the whole history once more, the final metrics, the status.
+
+        It can be repeated: MLflow drops points that it already has. It waits for a server as long as MLflow's
+        settings say, by default for minutes.
+
+        Args:
+            history: of all epochs.
+            metrics: final values by names that the history does not have; None and NaN are left out.
+            status: anything but `finished` marks the run as failed.
+            reason: why the trial ended.
+
+        Raises:
+            TrackingError: MLflow does not answer or refuses.
+        """
+        with connect(self._parent["uri"]) as client:
+            run_id = self._opened(client)
+            # A time that never changes: the same value logged again is then the same point.
+            time_ms = history[-1]["time_ms"] if history else _started_ms(client, run_id)
+            _log_points(client, run_id, _curve(history) + _final(metrics, time_ms))
+            client.log_batch(run_id, tags=to_tags({"status": status, "reason": reason}))
+            client.set_terminated(run_id, "FINISHED" if status == "finished" else "FAILED")
+
+    def _opened(self, client: MlflowClient) -> str:
+        if self._run_id is None:
+            parent_id = self._parent["run_id"]
+            experiment_id = _reopen(client, client.get_run(parent_id)).info.experiment_id
+            identity = {"mlflow.parentRunId": parent_id, "skinlib.trial": self._trial_key}
+            run_id = _open(client, experiment_id, identity, self._trial_key)
+            client.log_batch(run_id, params=self._params, tags=self._tags)
+            self._run_id = run_id
+        return self._run_id
+
+
+def log_metrics(run: RecordedRun, metrics: Mapping[str, float | None]) -> None:
+    """Log final values to a run without None and NaN; logging the same values again changes nothing."""
+    with connect(run["uri"]) as client:
+        _log_points(client, run["run_id"], _final(metrics, _started_ms(client, run["run_id"])))
+
+
+def finish_run(run: RecordedRun) -> None:
+    """Mark a parent run as finished."""
+    with connect(run["uri"]) as client:
+        client.set_terminated(run["run_id"], "FINISHED")
+
+
+def mark_failed(run: RecordedRun, reason: str = "the flow run failed") -> None:
+    """Mark a parent run as failed, unless it has finished, and its children that still run."""
+    with connect(run["uri"]) as client:
+        parent = client.get_run(run["run_id"])
+        running = f"tags.`mlflow.parentRunId` = '{run['run_id']}' and attributes.status = 'RUNNING'"
+        children = client.search_runs([parent.info.experiment_id], running)
+        for failed in [*children, *([] if parent.info.status == "FINISHED" else [parent])]:
+            client.log_batch(failed.info.run_id, tags=to_tags({"reason": reason}))
+            client.set_terminated(failed.info.run_id, "FAILED")
+
+
+def to_tags(values: Mapping[str, object], git_commit: str | None = None) -> list[RunTag]:
+    """Prefix the names of tags with `skinlib.`, and leave out None and credentials."""
+    named = {f"skinlib.{key}": value for key, value in values.items()}
+    named["mlflow.source.git.commit"] = git_commit
+    return [RunTag(key, without_credentials(str(value))) for key, value in named.items() if value is not None]
+
+
+def _experiment_id(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        with unless_exists():
+            return client.create_experiment(name)
+        return _experiment_id(client, name)  # another process has just created it
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"The MLflow experiment {name!r} is deleted; restore it with `mlflow experiments restore "
+            f"--experiment-id {found.experiment_id}`, or use another name."
+        )
+    return str(found.experiment_id)
+
+
+def _open(client: MlflowClient, experiment_id: str, identity: dict[str, str], name: str) -> str:
+    same = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
+    found = client.search_runs([experiment_id], same, max_results=1)
+    if found:
+        return _reopen(client, found[0]).info.run_id
+    return client.create_run(experiment_id, tags=identity, run_name=name).info.run_id
+
+
+def _reopen(client: MlflowClient, run: Run) -> Run:
+    if run.info.status != "RUNNING":
+        client.update_run(run.info.run_id, status="RUNNING")
+        for tag in {"skinlib.status", "skinlib.reason"} & run.data.tags.keys():
+            client.delete_tag(run.info.run_id, tag)
+    return run
+
+
+def _params(values: Mapping[str, object]) -> list[Param]:
+    return [Param(key, without_credentials(str(value))) for key, value in values.items()]
+
+
+def _curve(history: Sequence[Epoch]) -> list[Metric]:
+    points: list[Metric] = []
+    for epoch in history:
+        numbers = cast(Mapping[str, float], epoch)  # To mypy, the values of a TypedDict are objects.
+        values = {key: value for key, value in numbers.items() if key not in ("epoch", "time_ms")}
+        points += _points(values, epoch["time_ms"], step=epoch["epoch"])
+    return points
+
+
+def _final(values: Mapping[str, float | None], time_ms: int) -> list[Metric]:
+    known = {key: value for key, value in values.items() if value is not None and not math.isnan(value)}
+    return _points(known, time_ms, step=0)
+
+
+def _points(values: Mapping[str, float | None], time_ms: int, step: int) -> list[Metric]:
+    return [Metric(key, float(value), time_ms, step) for key, value in values.items() if value is not None]
+
+
+def _log_points(client: MlflowClient, run_id: str, points: list[Metric]) -> None:
+    for start in range(0, len(points), _METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_REQUEST])
+
+
+def _started_ms(client: MlflowClient, run_id: str) -> int:
+    return int(client.get_run(run_id).info.start_time)

@@ -1,0 +1,68 @@
+"""The state of a trial from which a killed attempt continues."""
+
+import io
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict, cast
+
+from skinlib.data.storage import Store
+from skinlib.training.result import Epoch
+
+if TYPE_CHECKING:
+    import torch
+
+# Tests set it to 0, so that every epoch can be killed and continued.
+CHECKPOINT_SECONDS = float(os.environ.get("SKINLIB_CHECKPOINT_SECONDS", "30"))
+
+
+class TrialState(TypedDict):
+    """Everything that changes while a trial trains; the loop needs neither random states nor a scheduler."""
+
+    network: dict[str, "torch.Tensor"]
+    average: dict[str, "torch.Tensor"]
+    optimiser: dict[str, object]
+    history: list[Epoch]
+    best: dict[str, "torch.Tensor"]
+    best_epoch: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a trial keeps its state.
+
+    Attributes:
+        store: The store that holds it.
+        key: Its key in the store.
+        seconds: Least time between two saves.
+    """
+
+    store: Store
+    key: str
+    seconds: float = CHECKPOINT_SECONDS
+
+    def load(self) -> TrialState | None:
+        """Read the state that a killed attempt left, or None."""
+        import torch
+
+        if not self.store.exists(self.key):
+            return None
+        data = io.BytesIO(self.store.read(self.key))
+        return cast(TrialState, torch.load(data, map_location="cpu", weights_only=True))
+
+    def save(self, state: TrialState) -> None:
+        """Replace the state in one step."""
+        import torch
+
+        data = io.BytesIO()
+        torch.save(state, data)
+        self.store.write(self.key, data.getvalue())
+
+
+def checkpoint_folder(run_key: str) -> str:
+    """Return the prefix of the checkpoints of a run's trials, below the root of its datastore."""
+    return f"skinlib/checkpoints/{run_key}"
+
+
+def checkpoint_key(run_key: str, trial_key: str, data_hash: str) -> str:
+    """Return the key of a trial's checkpoint. It names the data, since `resume ingest` may find other images."""
+    return f"{checkpoint_folder(run_key)}/{trial_key}-{data_hash[:12]}.pt"

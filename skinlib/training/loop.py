@@ -1,0 +1,330 @@
+"""The training of one trial: the loop, its checkpoints and its early stop.
+
+All random numbers come from generators seeded with (seed, epoch), and the learning rate is a function of the step.
+A checkpoint therefore needs no random state and no scheduler: a trial that was killed and continued ends with the
+same weights, to the bit, as an undisturbed one.
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.nn import functional
+
+from skinlib.networks.inference import predict_tensor, to_tensor
+from skinlib.networks.pretrained import load_pretrained
+from skinlib.networks.resnet import Network, build, forward_flops
+from skinlib.training.augment import augment
+from skinlib.training.checkpoint import Checkpoint, TrialState
+from skinlib.training.result import Epoch, Setting, TrialResult
+from skinlib.training.slots import Slot
+from skinlib.training.trial import Trial
+
+# Dense bf16 peak in FLOP/s, by a part of the driver's name for the GPU (NVIDIA's data sheets).
+_PEAK = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+}
+
+OnHistory = Callable[[list[Epoch]], None]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The images of a trial at its size, uint8 (N, 3, S, S); all but the validation labels are on its device."""
+
+    train_images: torch.Tensor
+    train_labels: torch.Tensor
+    validation_images: torch.Tensor
+    validation_labels: NDArray[np.int64]
+
+
+class _Diverged(Exception):
+    pass
+
+
+def train(
+    trial: Trial,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    train_index: NDArray[np.int64],
+    validation_index: NDArray[np.int64],
+    *,
+    seed: int,
+    slot: Slot,
+    checkpoint: Checkpoint,
+    on_epoch: OnHistory = lambda history: None,
+    on_checkpoint: OnHistory = lambda history: None,
+) -> TrialResult:
+    """Train one trial; continue from its checkpoint if there is one.
+
+    Args:
+        trial: The hyperparameters.
+        images: The packed set, uint8 (N, 224, 224, 3); read once, then kept on the device at the trial's size.
+        labels: int64 (N,), 1 is malignant.
+        train_index: Indices of the images to learn from.
+        validation_index: Indices of the images that decide on the best epoch and the early stop; of both classes.
+        seed: Seeds the weights, the order of the images and the augmentation.
+        slot: The device to train on.
+        checkpoint: Where to keep the state.
+        on_epoch: Called with the history after every epoch.
+        on_checkpoint: Called with the history after it was saved.
+
+    Returns:
+        The result; divergence and lack of memory are results, too.
+    """
+    setting = _set_up(slot)
+    cost = forward_flops(trial.architecture, trial.image_size) // 2
+    try:
+        data = _load(trial, images, labels, train_index, validation_index, torch.device(slot.device))
+        training = _Training(trial, data, seed, setting)
+        if (state := checkpoint.load()) is not None:
+            training.restore(state)
+            done = len(training.history)
+            print(f"Continuing after epoch {done} of {trial.epochs} from the last checkpoint.", flush=True)
+        _run(training, checkpoint, on_epoch, on_checkpoint)
+        return training.result(cost)
+    except _Diverged as error:
+        return TrialResult("diverged", str(error), setting, cost)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        reason = f"{error}".strip().split("\n")[0] or "the process got no more memory"
+        return TrialResult("out of memory", f"{reason}; lower batch_size or image_size", setting, cost)
+
+
+def learning_rate(trial: Trial, step: int, steps: int) -> float:
+    """Return the rate at a step (from 0): linear warm-up to the peak, then a cosine down to 1% of it."""
+    warm = max(1, round(trial.warmup * steps))
+    if step < warm:
+        return trial.learning_rate * (step + 1) / warm
+    progress = (step - warm) / max(1, steps - warm)
+    return trial.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def _set_up(slot: Slot) -> Setting:
+    """Make torch deterministic on the slot's device, and choose the precision."""
+    # cuBLAS is deterministic only with a workspace of fixed size. It reads this once, when it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.set_num_threads(slot.threads)
+    name = "cpu" if slot.device == "cpu" else torch.cuda.get_device_name(slot.device)
+    return {
+        "device": slot.device,
+        "name": name,
+        "threads": slot.threads,
+        "precision": "bfloat16" if _has_bfloat16(slot.device) else "float32",
+    }
+
+
+def _has_bfloat16(device: str) -> bool:
+    if device != "cpu":
+        return torch.cuda.is_bf16_supported()
+    # torch has no public question for this. On CPUs that emulate bf16 it is slower than float32.
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _load(
+    trial: Trial,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    train_index: NDArray[np.int64],
+    validation_index: NDArray[np.int64],
+    device: torch.device,
+) -> _Data:
+    order = np.sort(train_index)  # so that a memory map is read from front to back
+    return _Data(
+        to_tensor(images[order], trial.image_size, device),
+        torch.from_numpy(labels[order]).float().to(device),
+        to_tensor(images[validation_index], trial.image_size, device),
+        labels[validation_index],
+    )
+
+
+def _run(training: "_Training", checkpoint: Checkpoint, on_epoch: OnHistory, on_checkpoint: OnHistory) -> None:
+    """Train epoch by epoch until the last one or the early stop, and save the state from time to time."""
+    saved_at = time.monotonic()
+    while not training.ended:
+        training.run_epoch()
+        on_epoch(training.history)
+        if training.ended or time.monotonic() - saved_at >= checkpoint.seconds:
+            checkpoint.save(training.state())
+            saved_at = time.monotonic()
+            on_checkpoint(training.history)
+
+
+class _Training:
+    """A trial in training: its network, the moving average of its weights, the optimiser and the history."""
+
+    def __init__(self, trial: Trial, data: _Data, seed: int, setting: Setting) -> None:
+        self.trial, self.data, self.seed, self.setting = trial, data, seed, setting
+        self.device = data.train_images.device
+        torch.manual_seed(seed)
+        pretrained = load_pretrained(trial.weights, trial.architecture)
+        self.network = build(trial.architecture, pretrained).to(self.device)
+        self.average = build(trial.architecture).to(self.device)
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimiser = _optimiser(trial, self.network)
+        self.batch_size = min(trial.batch_size, len(data.train_labels))
+        self.steps_per_epoch = len(data.train_labels) // self.batch_size
+        self.history: list[Epoch] = []
+        self.best: dict[str, torch.Tensor] = {}
+        self.best_epoch = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether all epochs are done, or `patience` epochs in a row were no better."""
+        epoch = len(self.history)
+        return epoch >= self.trial.epochs or epoch - self.best_epoch >= self.trial.patience
+
+    def state(self) -> TrialState:
+        """Return what a checkpoint must hold."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "history": self.history,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+        }
+
+    def restore(self, state: TrialState) -> None:
+        """Continue from the state of a checkpoint."""
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.history, self.best, self.best_epoch = state["history"], state["best"], state["best_epoch"]
+
+    def run_epoch(self) -> None:
+        """Train one epoch, validate the averaged weights, and keep them if they are the best so far."""
+        epoch, began = len(self.history) + 1, time.monotonic()
+        train_loss, rate = self._train_epoch(epoch)
+        seconds = time.monotonic() - began
+        # A hundred times the loss of guessing: no network recovers from that.
+        if not train_loss < 100 * math.log(2):
+            raise _Diverged(
+                f"The loss was {train_loss:.3g} in epoch {epoch}; lower learning_rate ({self.trial.learning_rate:g})"
+            )
+        labels, probabilities = self.data.validation_labels, predict_tensor(self.average, self.data.validation_images)
+        if not np.isfinite(probabilities).all():
+            raise _Diverged(f"The averaged weights gave no finite output in epoch {epoch}; lower learning_rate")
+        speed = self.steps_per_epoch * self.batch_size / seconds
+        entry: Epoch = {
+            "epoch": epoch,
+            "time_ms": int(time.time() * 1000),
+            "train_loss": train_loss,
+            "validation_loss": _log_loss(labels, probabilities),
+            "validation_auroc": float(roc_auc_score(labels, probabilities)),
+            "learning_rate": rate,
+            "images_per_second": speed,
+            "seconds": seconds,
+        }
+        if (share := _peak_share(self.trial, self.setting["name"], speed)) is not None:
+            entry["peak_share"] = share
+        self.history.append(entry)
+        if self.best_epoch == 0 or entry["validation_auroc"] > self.history[self.best_epoch - 1]["validation_auroc"]:
+            self.best_epoch = epoch
+            self.best = {name: value.detach().cpu().clone() for name, value in self.average.state_dict().items()}
+        _print(entry, self.trial.epochs)
+
+    def _train_epoch(self, epoch: int) -> tuple[float, float]:
+        """Make one step for each batch; return the mean loss and the last learning rate."""
+        # SeedSequence mixes its input, so that neighbouring epochs and seeds share nothing.
+        epoch_seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+        generator = torch.Generator().manual_seed(epoch_seed)
+        losses, rate = torch.zeros((), device=self.device), 0.0
+        shuffled = torch.randperm(len(self.data.train_labels), generator=generator).to(self.device)
+        self.network.train()
+        for number in range(self.steps_per_epoch):
+            step = (epoch - 1) * self.steps_per_epoch + number
+            rate = learning_rate(self.trial, step, self.trial.epochs * self.steps_per_epoch)
+            chosen = shuffled[number * self.batch_size : (number + 1) * self.batch_size]
+            losses += self._train_step(chosen, rate, generator)
+            # The decay grows with the steps, or the average would remember the first random weights for long.
+            _average(self.average, self.network, min(self.trial.ema_decay, (1 + step) / (10 + step)))
+        return losses.item() / self.steps_per_epoch, rate
+
+    def _train_step(self, chosen: torch.Tensor, rate: float, generator: torch.Generator) -> torch.Tensor:
+        """Update the weights on one batch, given by the indices of its images; return the loss."""
+        trial = self.trial
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        batch = augment(self.data.train_images[chosen], trial.augmentation, trial.colour_augmentation, generator)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.setting["precision"] == "bfloat16"):
+            logits = self.network(batch)
+        target = self.data.train_labels[chosen] * (1 - trial.label_smoothing) + trial.label_smoothing / 2
+        loss = functional.binary_cross_entropy_with_logits(logits.float(), target)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        return loss.detach()
+
+    def result(self, multiply_adds: int) -> TrialResult:
+        """Return the best epoch's weights and what they predict for the validation images."""
+        self.average.load_state_dict(self.best)
+        epochs = len(self.history)
+        stopped = epochs < self.trial.epochs
+        return TrialResult(
+            status="finished",
+            reason=f"stopped early after {epochs} epochs" if stopped else f"all {epochs} epochs",
+            setting=self.setting,
+            multiply_adds=multiply_adds,
+            history=self.history,
+            best_epoch=self.best_epoch,
+            validation_auroc=self.history[self.best_epoch - 1]["validation_auroc"],
+            validation_probabilities=predict_tensor(self.average, self.data.validation_images),
+            weights={name: value.numpy() for name, value in self.best.items()},
+        )
+
+
+def _optimiser(trial: Trial, network: Network) -> torch.optim.Optimizer:
+    # Norms and biases are not decayed: smaller ones do not make the function simpler.
+    groups = [
+        {"params": [p for p in network.parameters() if p.ndim > 1], "weight_decay": trial.weight_decay},
+        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if trial.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=trial.learning_rate)
+    return torch.optim.SGD(groups, lr=trial.learning_rate, momentum=trial.momentum, nesterov=trial.momentum > 0)
+
+
+@torch.no_grad()
+def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the average towards the network, including the running statistics of the norms."""
+    pairs = zip(average.state_dict().values(), network.state_dict().values(), strict=True)
+    into, source = zip(*[(a, b) for a, b in pairs if a.is_floating_point()], strict=True)
+    # Not public, but what torch.optim.swa_utils uses: one kernel for all tensors instead of one for each.
+    torch._foreach_lerp_(into, source, 1 - decay)
+
+
+def _log_loss(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
+    p = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    return float(-np.mean(np.where(labels == 1, np.log(p), np.log1p(-p))))
+
+
+def _peak_share(trial: Trial, device_name: str, images_per_second: float) -> float | None:
+    """Return the share of the GPU's bf16 peak, None if that is not known; a step takes three forward passes."""
+    peak = next((value for name, value in _PEAK.items() if name in device_name), None)
+    return peak and 3 * forward_flops(trial.architecture, trial.image_size) * images_per_second / peak
+
+
+def _print(epoch: Epoch, epochs: int) -> None:
+    share = f", {epoch['peak_share']:.0%} of the GPU's peak" if "peak_share" in epoch else ""
+    print(
+        f"epoch {epoch['epoch']}/{epochs}: loss {epoch['train_loss']:.3f}, validation loss "
+        f"{epoch['validation_loss']:.3f}, validation AUROC {epoch['validation_auroc']:.3f}, "
+        f"{epoch['images_per_second']:.0f} images/s{share}",
+        flush=True,
+    )

@@ -1,0 +1,128 @@
+"""The audit: duplicates, leaks and label conflicts are found, and groups join them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from skinlib.audit.findings import audit_images
+from skinlib.data import sample
+from skinlib.data.manifest import CLASSES, Manifest
+from skinlib.data.packing import PackedDataset
+from skinlib.errors import DataError
+
+
+def packed(images):
+    """Make a packed set from {key: pixels}, sorted by key like every manifest."""
+    keys = tuple(sorted(images))
+    places = [key.split("/") for key in keys]
+    return PackedDataset(
+        np.stack([images[key] for key in keys]),
+        Manifest(
+            keys,
+            sizes=(1,) * len(keys),
+            labels=tuple(CLASSES.index(place[1]) for place in places),
+            splits=tuple(place[0] for place in places),
+            sha256=("",) * len(keys),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Eight distinct images, two for each split and class."""
+    return {
+        f"{split}/{name}/{k}.jpg": sample.draw(0, split, name, k)
+        for split in ("train", "test")
+        for name in CLASSES
+        for k in (1, 2)
+    }
+
+
+@pytest.fixture(scope="module")
+def flawed(images):
+    """The eight, with two more copies of one, and a turned copy of another in the other class and split."""
+    copied, turned = images["train/benign/1.jpg"], images["train/malignant/1.jpg"][::-1]
+    return audit_images(
+        packed(images | {"train/benign/3.jpg": copied, "test/malignant/3.jpg": copied, "test/benign/3.jpg": turned})
+    )
+
+
+def test_a_clean_set_has_no_findings(images):
+    found = audit_images(packed(images))
+    assert found.exact_duplicates == found.near_duplicates == found.leaks == []
+    assert found.label_conflicts == found.doubtful_labels == []
+    assert found.groups.tolist() == list(range(8))
+    assert not found.twins.any()
+    found.refuse_conflicts()
+
+
+def test_identical_images_are_named_and_are_not_near_duplicates(flawed):
+    assert flawed.exact_duplicates == [
+        ("test/malignant/3.jpg", "train/benign/1.jpg"),
+        ("test/malignant/3.jpg", "train/benign/3.jpg"),
+        ("train/benign/1.jpg", "train/benign/3.jpg"),
+    ]
+    assert flawed.near_duplicates == [("test/benign/3.jpg", "train/malignant/1.jpg")]
+
+
+def test_leaks_of_either_kind_name_the_train_image_first(flawed):
+    assert flawed.leaks == [
+        ("train/benign/1.jpg", "test/malignant/3.jpg"),
+        ("train/benign/3.jpg", "test/malignant/3.jpg"),
+        ("train/malignant/1.jpg", "test/benign/3.jpg"),
+    ]
+
+
+def test_identical_images_in_both_classes_are_conflicts_and_nearly_identical_ones_are_doubtful(flawed):
+    assert flawed.label_conflicts == flawed.exact_duplicates[:2]
+    assert flawed.doubtful_labels == flawed.near_duplicates
+
+
+def test_conflicts_are_an_error_that_names_them(flawed):
+    with pytest.raises(DataError, match=r"2 pairs of .*test/malignant/3\.jpg and train/benign/1\.jpg.*remove"):
+        flawed.refuse_conflicts()
+
+
+def test_groups_join_duplicates_and_are_numbered_in_the_order_of_the_keys(flawed):
+    # test: benign 1, 2, 3, malignant 1, 2, 3; train: benign 1, 2, 3, malignant 1, 2
+    assert flawed.groups.tolist() == [0, 1, 2, 3, 4, 5, 5, 6, 5, 2, 7]
+    assert flawed.groups.dtype == np.int64
+    assert flawed.n_groups == 8
+
+
+def test_twins_are_the_test_images_with_a_duplicate_in_train(flawed):
+    assert np.flatnonzero(flawed.twins).tolist() == [2, 5]
+
+
+def test_a_chain_of_duplicates_is_one_group(images):
+    first = images["train/benign/1.jpg"]
+    found = audit_images(packed(images | {"train/benign/3.jpg": first, "test/benign/3.jpg": np.rot90(first)}))
+    assert len(found.near_duplicates) == 2
+    assert found.n_groups == 8
+
+
+def test_a_test_image_is_a_twin_if_a_chain_of_any_length_leads_to_train(images, monkeypatch):
+    # Among many look-alikes, the search compares each image with some of the others only.
+    keys = sorted(images)
+    chain = [keys.index(f"{key}.jpg") for key in ("test/benign/1", "test/benign/2", "train/benign/1")]
+    monkeypatch.setattr("skinlib.audit.duplicates.near", lambda *_: [(chain[0], chain[1]), (chain[1], chain[2])])
+    found = audit_images(packed(images))
+    assert found.leaks == [("train/benign/1.jpg", "test/benign/2.jpg")]
+    assert np.flatnonzero(found.twins).tolist() == chain[:2]
+
+
+def test_counts_and_statistics_are_by_split_and_class(images):
+    found = audit_images(packed(images))
+    assert found.counts == {split: {"benign": 2, "malignant": 2} for split in ("train", "test")}
+    pixels = np.stack([images["test/benign/1.jpg"], images["test/benign/2.jpg"]]) / 255
+    assert found.statistics["test"]["benign"]["mean of red"] == pytest.approx(pixels[..., 0].mean(), abs=1e-3)
+    deviations = pixels[..., 2].std(axis=(1, 2))
+    assert found.statistics["test"]["benign"]["deviation of blue"] == pytest.approx(deviations.mean(), abs=1e-3)
+
+
+def test_the_summary_survives_json_and_has_no_arrays(flawed):
+    values = flawed.summary()
+    assert {"groups", "twins", "colours"}.isdisjoint(values)
+    assert values["n_groups"] == 8
+    assert json.loads(json.dumps(values))["leaks"][0] == ["train/benign/1.jpg", "test/malignant/3.jpg"]

@@ -1,0 +1,29 @@
+"""The manifest: its hash covers every column, and it survives JSON."""
+
+from dataclasses import replace
+
+import pytest
+
+from skinlib.data.manifest import Manifest
+
+
+@pytest.mark.parametrize("column", ["keys", "sizes", "labels", "splits", "sha256"])
+def test_the_hash_covers(column: str) -> None:
+    manifest = Manifest(("a", "b"), (1, 2), (0, 1), ("train", "test"), ("f0", "f1"))
+    swapped = replace(manifest, **{column: getattr(manifest, column)[::-1]})
+    assert swapped.hash != manifest.hash
+
+
+def test_a_manifest_survives_json() -> None:
+    manifest = Manifest(("ü/a",), (1,), (1,), ("train",), ("f0",), rejected=(("b", "it is empty"),))
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_a_summary_is_plain() -> None:
+    manifest = Manifest(("a", "b"), (1, 2), (1, 0), ("train", "test"), ("f0", "f1"), (("c", "it is empty"),))
+    assert manifest.summary() == {
+        "hash": manifest.hash,
+        "n_images": 2,
+        "counts": {"train": {"benign": 0, "malignant": 1}, "test": {"benign": 1, "malignant": 0}},
+        "rejected": [{"key": "c", "reason": "it is empty"}],
+    }

@@ -1,0 +1,228 @@
+"""Packing: the same images are the same data in every place, and incomplete work is never used."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from skinlib.data import packing
+from skinlib.data.images import decode
+from skinlib.data.listing import list_images
+from skinlib.data.manifest import CLASSES
+from skinlib.data.packing import open_packed, prepare
+from skinlib.data.storage import Store, open_store
+from skinlib.data.upload import upload_folder
+from skinlib.errors import DataError, StorageError
+from tests.unit.data.conftest import fill, in_both, picture
+
+
+@in_both
+def test_the_packed_set_has_the_pixels_of_the_files(data: Store, cache: Store) -> None:
+    listing = list_images(data.url)
+    manifest = prepare(listing, cache)
+    packed = open_packed(cache, manifest.hash)
+    assert manifest.keys == tuple(item.key for item in listing.objects)
+    assert manifest.sizes == tuple(item.size for item in listing.objects)
+    assert packed.manifest == manifest
+    assert [CLASSES[label] in key for key, label in zip(manifest.keys, packed.labels, strict=True)] == [True] * 12
+    np.testing.assert_array_equal(packed.images, [decode(data.read(key)) for key in manifest.keys])
+
+
+def test_the_hash_is_the_same_in_a_folder_and_on_s3(bucket: str, tmp_path: Path) -> None:
+    stores = [
+        open_store(str(tmp_path / "data"), create=True),
+        open_store(f"s3://{bucket}/other", create=True),
+    ]
+    cache = open_store(str(tmp_path / "cache"), create=True)
+    for store in stores:
+        fill(store, ("a b.png", "über 日本.png", "100%.png", "a%20b.png", "a#1.png", "a+b.png"))
+    folder, s3 = (prepare(list_images(store.url), cache) for store in stores)
+    assert folder == s3
+    assert folder.hash == s3.hash
+    assert len(os.listdir(tmp_path / "cache/skinlib/packed")) == 1
+
+
+@in_both
+def test_known_data_is_not_read_again(data: Store, cache: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    data.write("train/benign/notes.txt", b"ask the clinic about 2.png")
+    first = prepare(list_images(data.url), cache, max_rejected=0.5)
+    monkeypatch.setattr(Store, "read_many", lambda *_: pytest.fail("read an image"))
+    assert prepare(list_images(data.url), cache, max_rejected=0.5) == first
+    assert first.rejected == (("train/benign/notes.txt", "it is not an image"),)
+
+
+@in_both
+def test_a_deleted_packed_set_is_made_again(data: Store, cache: Store) -> None:
+    manifest = prepare(list_images(data.url), cache)
+    cache.delete("skinlib/packed")
+    assert prepare(list_images(data.url), cache) == manifest
+    assert len(open_packed(cache, manifest.hash).images) == 12
+
+
+def test_the_hash_depends_on_the_usable_images_only(data: Store, cache: Store) -> None:
+    clean = prepare(list_images(data.url), cache)
+    data.write("test/benign/broken.png", picture(5)[:500])
+    dirty = prepare(list_images(data.url), cache, max_rejected=0.5)
+    assert dirty.hash == clean.hash
+    assert [key for key, _ in dirty.rejected] == ["test/benign/broken.png"]
+
+
+def test_rejected_files_leave_no_gap(data: Store, cache: Store) -> None:
+    for key in ("train/benign/1.png", "train/benign/2.png", "test/malignant/3.png"):
+        data.write(key, b"")
+    manifest = prepare(list_images(data.url), cache, max_rejected=0.5)  # 12 files but 9 images: one digit fewer
+    images = open_packed(cache, manifest.hash).images
+    assert dict(manifest.rejected)["train/benign/2.png"] == "the file is empty"
+    np.testing.assert_array_equal(images, [decode(data.read(key)) for key in manifest.keys])
+
+
+def test_too_many_rejected_files_are_an_error(data: Store, cache: Store) -> None:
+    data.write("test/benign/notes.txt", b"...")
+    with pytest.raises(DataError, match=r"^1 of 13 files in .*data cannot be used, .*test/benign/notes.txt: it is not"):
+        prepare(list_images(data.url), cache)
+    assert cache.list() == []
+
+
+def test_too_many_rejected_files_are_an_error_for_known_data_too(data: Store, cache: Store) -> None:
+    data.write("test/benign/notes.txt", b"...")
+    prepare(list_images(data.url), cache, max_rejected=0.5)
+    with pytest.raises(DataError, match=r"more than max_rejected = 0\.01 allows"):
+        prepare(list_images(data.url), cache)
+
+
+def test_a_class_without_usable_files_is_an_error(data: Store, cache: Store) -> None:
+    for name in ("1.png", "2.png", "3.png"):
+        data.write(f"test/malignant/{name}", b"")
+    with pytest.raises(DataError, match=r"All files in .*data/test/malignant are unusable"):
+        prepare(list_images(data.url), cache, max_rejected=0.5)
+
+
+def test_a_huge_file_is_not_read(data: Store, cache: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    data.write("train/benign/all.zip", bytes(2 << 20))
+    monkeypatch.setattr(packing, "MAX_FILE_BYTES", 1 << 20)
+    manifest = prepare(list_images(data.url), cache, max_rejected=0.5)
+    assert manifest.rejected == (("train/benign/all.zip", "it is larger than 1 MB"),)
+
+
+@in_both
+@pytest.mark.parametrize("change", ["replaced", "deleted"])
+def test_an_image_that_changes_after_listing_stops_the_packing(data: Store, cache: Store, change: str) -> None:
+    listing = list_images(data.url)
+    data.delete("test/benign")
+    if change == "replaced":
+        data.write("test/benign/1.png", picture(99))
+    with pytest.raises(StorageError, match=r"data/test/benign/1\.png cannot be read"):
+        prepare(listing, cache)
+    assert cache.list() == []
+
+
+def test_progress_ends_with_all_files(data: Store, cache: Store) -> None:
+    calls: list[tuple[int, int]] = []
+    prepare(list_images(data.url), cache, on_progress=lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (12, 12)
+
+
+CHILD = """
+import os, signal, sys
+from skinlib.data.listing import list_images
+from skinlib.data.packing import prepare
+from skinlib.data.storage import Store, open_store
+url, cache, deadly = sys.argv[1:]
+write = Store.write
+def die_or_write(self, key, data):
+    if deadly in key:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, key, data)
+Store.write = die_or_write
+def on_progress(done, total):
+    if deadly == "reading":
+        os.kill(os.getpid(), signal.SIGKILL)
+print(prepare(list_images(url), open_store(cache, create=True), on_progress=on_progress).hash)
+"""
+
+
+@in_both
+@pytest.mark.parametrize("moment", ["reading", "manifest.json", "listings"])
+def test_a_killed_process_leaves_nothing_that_looks_complete(data: Store, cache: Store, moment: str) -> None:
+    command = [sys.executable, "-c", CHILD, data.url, cache.url, moment]
+    assert subprocess.run(command, env=_environment()).returncode == -9
+    assert not any("listings" in item.key for item in cache.list())
+    manifest = prepare(list_images(data.url), cache)
+    assert len(open_packed(cache, manifest.hash).images) == 12
+
+
+@in_both
+def test_two_processes_may_prepare_the_same_set(data: Store, cache: Store) -> None:
+    command = [sys.executable, "-c", CHILD, data.url, cache.url, "never"]
+    children = [subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    hashes = {child.communicate()[0].split()[-1] for child in children}
+    assert [child.returncode for child in children] == [0, 0]
+    assert hashes == {prepare(list_images(data.url), cache).hash}
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "TMPDIR": tempfile.gettempdir()}
+
+
+def test_in_a_folder_the_set_is_mapped_in_place(tmp_path: Path) -> None:
+    data, cache = (open_store(str(tmp_path / name), create=True) for name in ("data", "cache"))
+    fill(data)
+    images = open_packed(cache, prepare(list_images(data.url), cache).hash).images
+    assert isinstance(images, np.memmap)
+    assert Path(str(images.filename)).is_relative_to(tmp_path / "cache")
+    assert not images.flags.writeable
+
+
+def test_from_s3_the_set_is_downloaded_once(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store = open_store(f"s3://{bucket}")
+    fill(store)
+    manifest_hash = prepare(list_images(store.url), store).hash
+    images = open_packed(store, manifest_hash).images
+    monkeypatch.setattr(Store, "download", lambda *_: pytest.fail("downloaded again"))
+    np.testing.assert_array_equal(open_packed(store, manifest_hash).images, images)
+
+
+@in_both
+def test_an_unknown_set_is_an_error(cache: Store) -> None:
+    with pytest.raises(StorageError, match=r"packed/0123-.*/manifest.json cannot be read: it does not exist"):
+        open_packed(cache, "0123")
+
+
+@in_both
+def test_a_damaged_set_is_an_error(data: Store, cache: Store) -> None:
+    manifest_hash = prepare(list_images(data.url), cache).hash
+    [key] = [item.key for item in cache.list() if item.key.endswith("images.npy")]
+    cache.write(key, cache.read(key)[:-1])
+    with pytest.raises(StorageError, match=r"does not hold the packed images .* delete it and run again"):
+        open_packed(cache, manifest_hash)
+
+
+@pytest.fixture
+def real_images() -> Path:
+    """The folder of the real data set, if there is one."""
+    folder = os.environ.get("SKINLIB_TEST_IMAGES")
+    if not folder:
+        pytest.skip("SKINLIB_TEST_IMAGES does not name a folder with the real images")
+    return Path(folder)
+
+
+def test_real_images_are_the_same_data_in_a_folder_and_on_s3(
+    real_images: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_store(str(tmp_path))
+    url = f"s3://{bucket}/real"
+    upload_folder(real_images, url)
+    manifests = [prepare(list_images(place), cache) for place in (str(real_images), url)]
+    assert manifests[0] == manifests[1]
+    assert manifests[0].rejected == ()
+    reads: Counter[str] = Counter()
+    read = Store.read
+    monkeypatch.setattr(Store, "read", lambda self, key, etag=None: reads.update([self.url]) or read(self, key, etag))
+    assert prepare(list_images(url), cache) == manifests[1]
+    assert reads == {cache.url: 2}  # listing record and manifest

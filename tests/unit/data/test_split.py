@@ -1,0 +1,111 @@
+"""The split: a stratified partition that keeps groups whole and does not depend on the order of the images."""
+
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from skinlib.data.manifest import CLASSES, Manifest
+from skinlib.data.split import split
+from skinlib.errors import DataError
+from tests.unit.data.conftest import FOLDERS
+
+
+@st.composite
+def grouped(draw: st.DrawFn) -> tuple[Manifest, np.ndarray]:
+    """A manifest with 8 to 60 training images of each class and 0 to 10 for test, and groups of up to four."""
+    counts = [draw(st.integers(8, 60)), draw(st.integers(8, 60)), *(draw(st.integers(0, 10)) for _ in "ab")]
+    places = [tuple(folder.split("/")) for folder in FOLDERS]
+    rows = sorted(
+        (f"{part}/{name}/{number}.png", CLASSES.index(name), part)
+        for (part, name), count in zip(places, counts, strict=True)
+        for number in range(count)
+    )
+    keys, labels, splits = zip(*rows, strict=True)
+    groups = np.arange(len(rows))
+    # Groups stay within the first eighth of either class and the test images, so that a split into 4 is possible.
+    for _ in range(draw(st.integers(0, 6))):
+        chosen = draw(st.lists(st.integers(0, len(rows) - 1), min_size=2, max_size=4, unique=True))
+        movable = [i for i in chosen if splits[i] == "test" or int(keys[i].split("/")[2].split(".")[0]) < 4]
+        groups[movable] = min(movable, default=0)
+    return Manifest(keys, (1,) * len(rows), labels, splits, ("0",) * len(rows)), groups
+
+
+_fractions = st.sampled_from([0.5, 0.4, 0.34, 0.25])
+_seeds = st.integers(0, 2**32 - 1)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(grouped(), _fractions, _seeds)
+def test_a_split_is_a_partition_that_keeps_the_test_images(
+    data: tuple[Manifest, np.ndarray], fraction: float, seed: int
+) -> None:
+    manifest, groups = data
+    parts = split(manifest, groups, fraction, seed)
+    together = np.concatenate([parts.train, parts.validation, parts.test])
+    assert sorted(together) == list(range(len(manifest.keys)))
+    assert list(parts.test) == [i for i, name in enumerate(manifest.splits) if name == "test"]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(grouped(), _fractions, _seeds)
+def test_a_split_never_cuts_a_group(data: tuple[Manifest, np.ndarray], fraction: float, seed: int) -> None:
+    manifest, groups = data
+    parts = split(manifest, groups, fraction, seed)
+    assert not set(groups[parts.train]) & set(groups[parts.validation])
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(grouped(), _fractions, _seeds, st.randoms(use_true_random=False))
+def test_a_split_does_not_depend_on_the_order(
+    data: tuple[Manifest, np.ndarray], fraction: float, seed: int, random: Random
+) -> None:
+    manifest, groups = data
+    order = list(range(len(manifest.keys)))
+    random.shuffle(order)
+    columns = ("keys", "sizes", "labels", "splits", "sha256")
+    shuffled = Manifest(*(tuple(getattr(manifest, name)[i] for i in order) for name in columns))
+    renamed = 1000 - groups[order]
+    assert _held_back(shuffled, renamed, fraction, seed) == _held_back(manifest, groups, fraction, seed)
+
+
+@pytest.mark.parametrize(("fraction", "folds"), [(0.5, 2), (0.3, 3), (0.15, 7), (0.1, 10)])
+def test_a_split_is_stratified(fraction: float, folds: int) -> None:
+    manifest, groups = _hundred_and_fifty()
+    parts = split(manifest, groups, fraction, seed=3)
+    for label, n in ((0, 100), (1, 50)):
+        validating = sum(manifest.labels[i] == label for i in parts.validation)
+        assert abs(validating - n / folds) < 1
+
+
+def _hundred_and_fifty() -> tuple[Manifest, np.ndarray]:
+    rows = [(f"train/benign/{i}.png", 0) for i in range(100)] + [(f"train/malignant/{i}.png", 1) for i in range(50)]
+    keys, labels = zip(*rows, strict=True)
+    return Manifest(keys, (1,) * 150, labels, ("train",) * 150, ("0",) * 150), np.arange(150)
+
+
+def _held_back(manifest: Manifest, groups: np.ndarray, fraction: float, seed: int) -> set[str]:
+    return {manifest.keys[index] for index in split(manifest, groups, fraction, seed).validation}
+
+
+def test_another_seed_gives_another_split() -> None:
+    manifest, groups = _hundred_and_fifty()
+    assert _held_back(manifest, groups, 0.2, seed=1) == _held_back(manifest, groups, 0.2, seed=1)
+    assert _held_back(manifest, groups, 0.2, seed=1) != _held_back(manifest, groups, 0.2, seed=2)
+
+
+def test_a_class_with_too_few_distinct_images_cannot_be_split() -> None:
+    manifest = Manifest(tuple("abcdef"), (1,) * 6, (0, 0, 0, 1, 1, 1), ("train",) * 6, ("0",) * 6)
+    with pytest.raises(DataError, match=r"train/malignant has 2 distinct images, but .* 0.33 needs 3; add"):
+        split(manifest, np.array([0, 1, 2, 3, 4, 4]), 0.33, seed=0)
+
+
+def test_a_split_that_would_leave_a_set_with_one_class_is_refused() -> None:
+    sizes = {(0, 1): 4, (1, 0): 7, (2, 0): 4, (2, 1): 2}  # number of images by group and class
+    groups, labels = zip(*(member for member, n in sizes.items() for _ in range(n)), strict=True)
+    n = len(groups)
+    manifest = Manifest(tuple(f"{i:02}" for i in range(n)), (1,) * n, labels, ("train",) * n, ("0",) * n)
+    with pytest.raises(DataError, match=r"validation set would have only one class"):
+        split(manifest, np.array(groups), 0.5, seed=0)

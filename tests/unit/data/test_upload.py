@@ -1,0 +1,45 @@
+"""Upload: copies what is missing, under the same keys, and nothing else."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from skinlib.data import storage, upload
+from skinlib.data.storage import Store, open_store
+from skinlib.data.upload import upload_folder
+from tests.unit.data.conftest import in_both
+
+
+@in_both
+def test_upload_copies_files_that_are_not_hidden_under_the_same_keys(
+    new_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    source = open_store(str(tmp_path / "source"), create=True)
+    target = new_store("target")
+    for key in ("README.txt", "train/benign/a b%.png", "train/benign/ü#.png"):
+        source.write(key, key.encode())
+        target.write(key, b"old")
+    source.write("train/.DS_Store", b"x")
+    assert upload_folder(tmp_path / "source", target.url) == {"uploaded": 3, "unchanged": 0}
+    assert {item.key: target.read(item.key).decode() for item in target.list()} == {
+        key: key for key in ("README.txt", "train/benign/a b%.png", "train/benign/ü#.png")
+    }
+
+
+@in_both
+def test_upload_skips_identical_files(
+    new_store: Callable[[str], Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PART_BYTES", 5 << 20)
+    monkeypatch.setattr(upload, "PART_BYTES", 5 << 20)
+    source = open_store(str(tmp_path / "source"), create=True)
+    target = new_store("target")
+    for key, size in [("empty", 0), ("same size", 3), ("several parts", 11 << 20)]:
+        source.write(key, os.urandom(size))
+    upload_folder(tmp_path / "source", target.url)
+    assert upload_folder(tmp_path / "source", target.url) == {"uploaded": 0, "unchanged": 3}
+    source.write("same size", b"new")
+    assert upload_folder(tmp_path / "source", target.url) == {"uploaded": 1, "unchanged": 2}
+    assert target.read("same size") == b"new"

@@ -1,0 +1,123 @@
+"""The leaderboard: which trial wins, and what each row tells."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from skinlib.errors import TrainingError
+from skinlib.evaluation import intervals, selection
+from skinlib.training.result import TrialSummary
+
+LABELS = np.array([0] * 60 + [1] * 40)
+GROUPS = np.arange(100)
+NOISE = np.random.default_rng(0).normal(size=100)
+SHORTCUT = np.clip(0.5 + 0.1 * LABELS + 0.2 * np.random.default_rng(1).normal(size=100), 0, 1)
+
+
+def scores(skill: float, seed: int) -> np.ndarray:
+    """Probabilities that are better with more skill; trials differ by a little noise of their own."""
+    own = np.random.default_rng(seed).normal(size=100)
+    return 1 / (1 + np.exp(-(skill * (LABELS - 0.5) + NOISE + 0.2 * own)))
+
+
+def result(probabilities: np.ndarray, multiply_adds: int = 1000) -> TrialSummary:
+    return {
+        "status": "finished",
+        "reason": "all 2 epochs",
+        "history": [{"seconds": 1.5}, {"seconds": 1.26}],
+        "best_epoch": 2,
+        "validation_auroc": roc_auc_score(LABELS, probabilities),
+        "validation_probabilities": probabilities,
+        "setting": {"device": "cpu", "name": "", "threads": 1, "precision": "float32"},
+        "multiply_adds": multiply_adds,
+    }
+
+
+FAILED: TrialSummary = {
+    "status": "diverged",
+    "reason": "the loss was nan",
+    "history": [],
+    "best_epoch": 0,
+    "validation_auroc": np.nan,
+    "validation_probabilities": np.zeros(0),
+    "setting": {"device": "cpu", "name": "", "threads": 1, "precision": "float32"},
+    "multiply_adds": 10,
+}
+
+
+def rank(results: dict[str, TrialSummary], **hyperparameters: Any) -> Any:
+    trials = {key: {"learning_rate": 0.001} | hyperparameters for key in results}
+    return selection.leaderboard(trials, results, LABELS, GROUPS, SHORTCUT)
+
+
+def test_the_best_trial_wins_if_it_is_better_by_more_than_noise() -> None:
+    board = rank({"a": result(scores(0.5, 1), 1), "b": result(scores(3, 2), 1000), "c": FAILED})
+    assert list(board["trial"]) == ["b", "a", "c"]
+    assert selection.choice(board) == "b is better than every other trial by more than one standard error."
+
+
+def test_within_one_standard_error_of_the_best_the_cheapest_wins() -> None:
+    results = {"dear": result(scores(2, 1), 900), "cheap": result(scores(2.07, 2), 100), "bad": result(scores(0, 3), 1)}
+    board = rank(results)
+    dear = board.set_index("trial").loc["dear"]
+    cheap = board.set_index("trial").loc["cheap"]
+    assert dear["validation_auroc"] > cheap["validation_auroc"] > dear["validation_auroc"] - cheap["standard_error"]
+    assert list(board["trial"]) == ["cheap", "dear", "bad"]
+    assert selection.choice(board).startswith("2 trials are within one standard error of the best validation AUROC")
+    assert selection.choice(board).endswith("Of these, cheap is the cheapest to run.")
+
+
+def test_among_equally_cheap_trials_the_first_key_wins() -> None:
+    board = rank({"b": result(scores(2, 1)), "a": result(scores(2.07, 2))})
+    assert list(board["trial"]) == ["a", "b"]
+    assert selection.choice(board).endswith("Of these, a is as cheap to run as any other, and first by key.")
+
+
+def test_the_standard_error_is_that_of_the_paired_difference() -> None:
+    first, second = scores(2, 1), scores(1.5, 2)
+    board = rank({"first": result(first), "second": result(second)}).set_index("trial")
+    paired = intervals.delong(LABELS, first, second)
+    assert board.loc["second", "behind_best"] == paired.difference
+    assert board.loc["second", "standard_error"] == paired.standard_error
+    assert board.loc["first", "behind_best"] == 0
+
+
+def test_a_row_has_the_interval_of_the_auroc_and_the_difference_to_the_shortcut() -> None:
+    probabilities = scores(2, 1)
+    row = rank({"a": result(probabilities)}).iloc[0]
+    assert row["validation_auroc"] == pytest.approx(roc_auc_score(LABELS, probabilities))
+    assert row["low"] < row["validation_auroc"] < row["high"]
+    assert row["shortcut_auroc"] == pytest.approx(roc_auc_score(LABELS, SHORTCUT))
+    assert row["above_shortcut"] == pytest.approx(row["validation_auroc"] - row["shortcut_auroc"])
+    assert row["above_shortcut_low"] < row["above_shortcut"] < row["above_shortcut_high"]
+
+
+def test_a_trial_that_separates_perfectly_has_no_interval() -> None:
+    row = rank({"a": result(LABELS.astype(float))}).iloc[0]
+    assert row["validation_auroc"] == 1
+    assert np.isnan([row["low"], row["high"]]).all()
+
+
+def test_failed_trials_are_last_with_their_reason() -> None:
+    board = rank({"a": FAILED, "b": result(scores(1, 1))})
+    last = board.iloc[-1]
+    assert (last["trial"], last["status"], last["reason"]) == ("a", "diverged", "the loss was nan")
+    assert np.isnan(last["validation_auroc"])
+    assert selection.choice(board) == "b is the only trial with a model."
+
+
+def test_a_row_has_time_and_hyperparameters() -> None:
+    row = rank({"a": result(scores(1, 1))}, batch_size=32).iloc[0]
+    assert (row["epochs_trained"], row["seconds"], row["batch_size"]) == (2, 2.8, 32)
+
+
+def test_a_sweep_without_a_model_says_why_each_trial_failed() -> None:
+    with pytest.raises(TrainingError, match=r"a diverged: the loss was nan; b diverged: the loss was nan"):
+        rank({"a": FAILED, "b": FAILED})
+
+
+def test_a_failed_trial_has_the_auroc_of_the_shortcut_only() -> None:
+    found = selection.against_shortcut(LABELS, np.zeros(0), SHORTCUT)
+    assert found == {"shortcut_auroc": pytest.approx(roc_auc_score(LABELS, SHORTCUT))}

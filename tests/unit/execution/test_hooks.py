@@ -1,0 +1,200 @@
+"""What the hooks do to the flow, as seen in Metaflow's own decorators."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from metaflow._vendor import click
+
+from skinlib.execution import hooks
+
+ROOT = Path(__file__).resolve().parents[3]
+FLOW = ROOT / "flows" / "train.py"
+BATCH = {"backend": "batch", "image": "registry/image:1", "queue": "gpus", "gpu": 2, "memory": 9000, "retries": 1}
+DECORATORS = f"""
+import json, sys
+sys.path.insert(0, {str(FLOW.parent)!r})
+from metaflow.flowspec import FlowStateItems
+from train import SkinLesionFlow
+try:
+    SkinLesionFlow()
+except SystemExit:
+    pass
+names = ("start", "ingest", "train", "select", "evaluate", "register", "end")
+steps = {{
+    name: {{d.name: d.attributes for d in getattr(SkinLesionFlow, name).decorators if d.name != "card"}}
+    for name in names
+}}
+(exit_hook,) = SkinLesionFlow._flow_state[FlowStateItems.FLOW_DECORATORS]["exit_hook"]
+print(json.dumps({{"steps": steps, "on_error": exit_hook.attributes["on_error"]}}))
+"""
+
+
+def call(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    own = {"METAFLOW_USER": "tester", "METAFLOW_HOME": str(tmp_path), "AWS_DEFAULT_REGION": "us-east-1"}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("METAFLOW_", "MLFLOW_", "AWS_", "SKINLIB_"))}
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, env=clean | own | environment, capture_output=True, text=True
+    )
+
+
+def mutated(tmp_path: Path, config: dict[str, Any] | None, *command: str, **environment: str) -> Any:
+    """Return Metaflow's decorators by step, and the exit hook, after a command with a compute config."""
+    options = []
+    if config is not None:
+        (tmp_path / "compute.json").write_text(json.dumps(config))
+        options = ["--config", "compute", "compute.json"]
+    result = call(tmp_path, "-c", DECORATORS, "--quiet", *options, *(command or ["check"]), **environment)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def decorators(tmp_path: Path, config: dict[str, Any] | None, *command: str, **environment: str) -> Any:
+    return mutated(tmp_path, config, *command, **environment)["steps"]
+
+
+def test_locally_no_step_is_remote(tmp_path):
+    steps = decorators(tmp_path, None)
+    assert steps["train"]["resources"]["gpu"] == 1
+    assert not [name for name, decos in steps.items() if {"batch", "kubernetes"} & decos.keys()]
+
+
+def test_only_the_step_that_asks_for_a_gpu_runs_on_the_backend(tmp_path):
+    steps = decorators(tmp_path, BATCH)
+    assert [name for name, decos in steps.items() if "batch" in decos] == ["train"]
+    train = steps["train"]
+    assert "resources" not in train, "Metaflow would take the larger of the two"
+    asked = {name: train["batch"][name] for name in ("image", "queue", "gpu", "memory", "cpu")}
+    assert asked == {"image": "registry/image:1", "queue": "gpus", "gpu": 2, "memory": 9000, "cpu": 4}
+    assert (train["retry"]["times"], train["retry"]["minutes_between_retries"]) == (1, 0)
+    assert train["timeout"]["minutes"] == 24 * 60
+
+
+def test_a_tag_named_like_a_deployer_changes_nothing(tmp_path):
+    found = mutated(tmp_path, BATCH, "run", "--tag", "argo-workflows")
+    assert [name for name, decos in found["steps"].items() if "batch" in decos] == ["train"]
+    assert found["on_error"] == ["skinlib.execution.hooks.mark_failed"]
+
+
+def test_for_argo_every_step_is_on_the_backend_and_the_exit_hook_has_no_dot(tmp_path):
+    found = mutated(tmp_path, BATCH, "argo-workflows", "--help")
+    assert [name for name, decos in found["steps"].items() if "batch" in decos] == list(found["steps"])
+    assert found["on_error"] == ["mark_failed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "subcommand"), [(["run", "--experiment", "step"], "run"), (["step", "train"], "step"), ([], None)]
+)
+def test_the_subcommand_is_the_first_word_after_metaflow_s_global_options(arguments, subcommand):
+    with click.Context(click.Command("start")) as context:
+        context.saved_args = arguments
+        assert hooks._subcommand() == subcommand
+
+
+def test_without_a_command_line_there_is_no_subcommand():
+    assert hooks._subcommand() is None
+
+
+def test_an_experiment_named_step_does_not_skip_the_check_of_the_sweep(tmp_path):
+    (tmp_path / "sweep.json").write_text('{"strategy": "list", "trials": [{"learning_rat": 0.1}]}')
+    command = ["--config", "sweep", "sweep.json", "run", "--experiment", "step", "--tag", "card"]
+    result = call(tmp_path, str(FLOW), *command)
+    assert result.returncode != 0
+    assert "learning_rat is unknown (did you mean learning_rate)" in result.stderr
+    assert not (tmp_path / ".metaflow" / "SkinLesionFlow").exists()
+
+
+def test_the_environment_reaches_every_step(tmp_path):
+    variables = {"MLFLOW_TRACKING_URI": "https://mlflow.example.org"}
+    steps = decorators(tmp_path, BATCH | {"environment": variables})
+    assert {name: decos["environment"]["vars"] for name, decos in steps.items()} == dict.fromkeys(steps, variables)
+
+
+def test_a_config_from_the_environment_is_passed_on_to_remote_tasks(tmp_path):
+    (tmp_path / "other.json").write_text(json.dumps(BATCH | {"memory": 64_000}))
+    steps = decorators(tmp_path, None, SKINLIB_COMPUTE=str(tmp_path / "other.json"))
+    assert steps["train"]["batch"]["memory"] == 64_000
+    passed_on = steps["train"]["environment"]["vars"]["SKINLIB_COMPUTE"]
+    assert decorators(tmp_path, None, SKINLIB_COMPUTE=passed_on) == steps
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [('{"backend": "batch", "gpus": 1}', "gpus is unknown (did you mean gpu)"), (None, "cannot be read")],
+)
+def test_a_wrong_compute_config_is_a_sentence_before_a_run_exists(tmp_path, content, words):
+    if content:
+        (tmp_path / "compute.json").write_text(content)
+    result = call(tmp_path, str(FLOW), "run", SKINLIB_COMPUTE="compute.json")
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / ".metaflow" / "SkinLesionFlow").exists()
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> Path:
+    """Return the folder that a remote task unpacks."""
+    folder = tmp_path_factory.mktemp("package")
+    config = str(ROOT / "configs/sweeps/cpu.json")
+    result = call(folder, str(FLOW), "--config", "sweep", config, "package", "save", "package.tgz")
+    assert result.returncode == 0, result.stderr
+    with tarfile.open(folder / "package.tgz") as archive:
+        archive.extractall(folder / "task")
+    return folder / "task"
+
+
+def test_the_whole_library_travels_with_the_flow(package):
+    here, there = ROOT / "skinlib", package / ".mf_code/skinlib"
+    names = sorted(path.relative_to(here) for path in here.rglob("*.py"))
+    assert sorted(path.relative_to(there) for path in there.rglob("*") if path.is_file()) == names
+    assert all((there / name).read_bytes() == (here / name).read_bytes() for name in names)
+
+
+def test_the_configs_travel_with_the_flow(package):
+    configs = json.loads((package / ".mf_meta/CONFIG").read_text())["user_configs"]
+    assert configs["sweep"][0] == json.loads((ROOT / "configs/sweeps/cpu.json").read_text())
+    assert configs["compute"][0] == json.loads((ROOT / "configs/compute/local.json").read_text())
+
+
+def test_a_stale_copy_of_the_library_in_an_image_does_not_win(package, tmp_path):
+    (tmp_path / "skinlib").mkdir()
+    (tmp_path / "skinlib/__init__.py").write_text("raise SystemExit('the stale copy was imported')")
+    # As Metaflow's bootstrap of a remote task sets it, in front of the image's own value.
+    path = os.pathsep.join([str(package / ".mf_code"), str(tmp_path)])
+    program = f"import sys; sys.path.insert(0, {str(package)!r}); import train, skinlib; print(skinlib.__file__)"
+    result = call(tmp_path / "skinlib", "-c", program, PYTHONPATH=path)
+    assert result.stdout.strip() == str(package / ".mf_code/skinlib/__init__.py"), result.stderr
+
+
+def test_in_a_container_of_a_deployed_flow_every_step_is_on_the_backend(tmp_path):
+    steps = decorators(tmp_path, BATCH, AWS_BATCH_JOB_ID="1")
+    assert [name for name, decos in steps.items() if "batch" in decos] == list(steps)
+    assert [name for name, decos in steps.items() if decos["batch"].get("gpu")] == ["train"]
+
+
+def test_root_gets_a_name_that_metaflow_accepts_and_others_keep_theirs(monkeypatch):
+    monkeypatch.delenv("USERNAME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    hooks.name_root_user()
+    assert "USERNAME" not in os.environ
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    hooks.name_root_user()
+    assert os.environ["USERNAME"] == "container"
+
+
+def test_a_failed_run_that_cannot_be_read_is_no_error():
+    hooks.mark_failed(None)
+
+
+@pytest.mark.parametrize(("provider", "warned"), [("local@/somewhere", True), ("service@http://meta", False)])
+def test_a_warning_tells_that_local_metadata_loses_the_cards_of_remote_tasks(monkeypatch, capsys, provider, warned):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")
+    monkeypatch.setattr(hooks, "get_metadata", lambda: provider)
+    hooks.check_remote({"backend": "kubernetes"})
+    assert ("the cards of remote tasks will be lost" in capsys.readouterr().out) == warned

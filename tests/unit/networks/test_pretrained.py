@@ -1,0 +1,61 @@
+import hashlib
+
+import pytest
+import torch
+import torchvision
+
+from skinlib.errors import ConfigError
+from skinlib.networks.pretrained import load_pretrained
+from skinlib.networks.resnet import build
+
+
+@pytest.fixture
+def weights_file(tmp_path):
+    def make(architecture="resnet18", promise=None):
+        path = tmp_path / "weights.pth"
+        torch.save(torchvision.models.get_model(architecture).state_dict(), path)
+        digest = promise or hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+        return path.rename(tmp_path / f"{architecture}-{digest}.pth")
+
+    return make
+
+
+def test_pretrained_weights_are_used_except_for_the_last_layer(weights_file):
+    path = weights_file()
+    stored = torch.load(path, weights_only=True)
+    network = build("resnet18", load_pretrained(str(path), "resnet18"))
+    assert torch.equal(network.backbone.layer4[1].conv2.weight, stored["layer4.1.conv2.weight"])
+    assert network.backbone.fc.weight.shape == (1, 512)
+
+
+def test_weights_of_another_architecture_are_refused(weights_file):
+    pretrained = load_pretrained(str(weights_file()), "resnet34")
+    with pytest.raises(ConfigError, match="do not fit resnet34"):
+        build("resnet34", pretrained)
+
+
+def test_weights_without_the_hash_in_their_name_are_refused(weights_file):
+    with pytest.raises(ConfigError, match="not 00000000"):
+        load_pretrained(str(weights_file(promise="00000000")), "resnet18")
+
+
+def test_missing_weights_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="does not exist"):
+        load_pretrained(str(tmp_path / "resnet18-f37072fd.pth"), "resnet18")
+
+
+def test_a_weights_file_whose_name_has_no_hash_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"NAME-HASH\.pth"):
+        load_pretrained(str(tmp_path / "resnet18.pth"), "resnet18")
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("code ran",))
+
+    path = tmp_path / "evil.pth"
+    torch.save({"fc.weight": Evil()}, path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    with pytest.raises(ConfigError, match="not a state dict of tensors"):
+        load_pretrained(str(path.rename(tmp_path / f"evil-{digest}.pth")), "resnet18")

@@ -1,0 +1,8 @@
+import pytest
+
+from tests.unit.reporting.recording import RecordingCard
+
+
+@pytest.fixture
+def card():
+    return RecordingCard()

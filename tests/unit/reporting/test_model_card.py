@@ -1,0 +1,176 @@
+"""The model card: it is complete, its numbers are those it was given, and it fits into MLflow's description."""
+
+from dataclasses import replace
+
+import pytest
+
+from skinlib.evaluation import stress
+from skinlib.reporting import model_card
+from skinlib.reporting.metric_table import metric_rows
+from skinlib.reporting.model_card import DataFacts, ModelFacts, Origin, TrainingFacts
+from skinlib.reporting.text import metric
+from skinlib.training.trial import Trial
+from tests.unit import results
+
+PAIR = ("train/benign/1.jpg", "test/benign/2.jpg")
+COUNTS = {"train": {"benign": 1152, "malignant": 958}, "test": {"benign": 288, "malignant": 239}}
+DATA = DataFacts(
+    url="s3://some-bucket/skin-lesions",
+    synthetic=False,
+    manifest={
+        "hash": "9f2c" * 16,
+        "n_images": 2637,
+        "counts": COUNTS,
+        "rejected": [{"key": "train/benign/7.jpg", "reason": "truncated"}],
+    },
+    audit={
+        "exact_duplicates": [PAIR] * 2,
+        "near_duplicates": [PAIR] * 41,
+        "leaks": [PAIR] * 19,
+        "label_conflicts": [],
+        "doubtful_labels": [PAIR] * 3,
+        "counts": COUNTS,
+        "statistics": {},
+        "n_groups": 2600,
+    },
+    split_sizes={"train": 1793, "validation": 317, "test": 527},
+)
+RESULT = {
+    "status": "finished",
+    "reason": "all 60 epochs",
+    "history": results.history(60),
+    "best_epoch": 57,
+    "validation_auroc": 0.9325,
+    "validation_probabilities": results.PROBABILITIES,
+    "setting": {"device": "cuda:0", "name": "NVIDIA H100 80GB HBM3", "threads": 16, "precision": "bfloat16"},
+    "multiply_adds": 592_400_000,
+}
+FACTS = ModelFacts(
+    name="resnet18-128px-1a2b3c4d",
+    data=DATA,
+    training=TrainingFacts(Trial(), 4, RESULT, results.CLASSIFIER),
+    report=results.report(),
+    stress=results.STRESS,
+    origin=Origin(
+        commit="7ca6f7c2ab" * 4 + "+changes",
+        run="SkinLesionFlow/1763900000000000",
+        seed=11,
+        versions={"python": "3.12.3", "torch": "2.15.0"},
+    ),
+)
+
+
+def table(card, heading):
+    """The rows of the first table after a heading, by their first cell."""
+    lines = card[card.index(heading) :].split("\n|", 1)[1].split("\n\n")[0].split("\n")
+    rows = [line.strip("|").split("|") for line in lines]
+    return {row[0]: row[1:] for row in rows}
+
+
+def with_report(kind):
+    return model_card.render(replace(FACTS, report=results.report(kind)))
+
+
+def test_card_has_a_heading_for_every_part():
+    headings = [line for line in model_card.render(FACTS).split("\n") if line.startswith("#")]
+    assert headings == [
+        "# Model card: resnet18-128px-1a2b3c4d",
+        "## Use",
+        "## Data",
+        "## Training",
+        "## Results",
+        "## Robustness",
+        "## Limits",
+        "## Reproducibility",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "**Not for** diagnosis",
+        "ISIC Archive",
+        "CC BY-NC",
+        "train: 1,152 benign, 958 malignant; test: 288 benign, 239 malignant",
+        "rejected files: 1; exact duplicates: 2 pairs, 0 with conflicting labels",
+        "near-duplicates: 41 pairs, 3 with conflicting labels; leakage between training and test: 19 pairs",
+        "Chosen from 4 trials: the cheapest within one standard error of the best AUROC on 317 validation images",
+        "(this model: 0.932, epoch 57). Trained on 1,793 images",
+        "Temperature 1.700 and the threshold (sensitivity 95%)",
+        "architecture resnet18, image size 128, epochs 20, batch size 64, optimiser adamw, learning rate 0.002",
+        "device cuda:0, name NVIDIA H100 80GB HBM3, threads 16, precision bfloat16",
+        "*benign* means nevus only",
+        "Skin tone, age and sex are unknown",
+        "Commit `7ca6f7c2ab7ca6f7c2ab7ca6f7c2ab7ca6f7c2ab+changes`, data `9f2c",
+        "seed 11, run `SkinLesionFlow/1763900000000000`; python 3.12.3, torch 2.15.0.",
+        "(5 have a twin in training), at threshold 0.300",
+    ],
+)
+def test_card_says(words):
+    assert words in model_card.render(FACTS)
+
+
+def test_results_have_every_metric_with_and_without_twins():
+    shown = table(model_card.render(FACTS), "## Results")
+    columns = [metric_rows(results.report()[which]) for which in ("all", "without_twins")]
+    expected = {row[0].name: [metric(of) for of in row] for row in zip(*columns, strict=True)}
+    assert {name: cells for name, cells in shown.items() if name in expected} == expected
+    assert list(shown)[2:] == ["images (malignant)", *expected]
+    assert shown["images (malignant)"] == ["100 (40)", "95 (38)"]
+
+
+def test_intervals_are_in_brackets():
+    of = results.report()["all"]["auroc"]
+    cell = table(model_card.render(FACTS), "## Results")["AUROC"][0]
+    assert cell == f"{of['value']:.3f} ({of['interval'][0]:.3f} to {of['interval'][1]:.3f})"
+
+
+def test_calibration_error_is_shown_with_what_chance_gives():
+    of = results.report()["all"]["calibration"]["after"]
+    cell = table(model_card.render(FACTS), "## Results")["ECE after scaling"][0]
+    assert cell == f"{of['ece']:.3f} (up to {of['ece_noise']:.3f} by chance)"
+
+
+def test_robustness_table_has_every_row_and_shows_undefined_metrics_as_undefined():
+    shown = table(model_card.render(FACTS), "## Robustness")
+    assert shown["cooler"] == ["0.936", "0.895", "0.799"]
+    assert shown["hair"] == ["undefined", "undefined", "0.736"]
+
+
+def test_card_says_what_was_not_checked_and_leaves_out_what_was_not_computed():
+    card = with_report("bare")
+    shown = table(card, "## Results")
+    assert "(twins in training were not checked)" in card
+    assert "AUROC of the colour baseline" not in shown
+    assert "ECE before scaling" not in shown
+
+
+def test_metrics_of_one_class_are_undefined():
+    shown = table(with_report("benign"), "## Results")
+    assert shown["AUROC"] == shown["sensitivity"] == ["undefined"]
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_heading():
+    for kind in ("full", "bare", "benign"):
+        for block in with_report(kind).split("\n\n"):
+            widths = {line.count("|") for line in block.split("\n") if line.startswith("|")}
+            assert len(widths) <= 1, block
+
+
+def test_card_of_synthetic_images_says_so_first_and_claims_nothing_about_skin():
+    card = model_card.render(replace(FACTS, data=replace(DATA, synthetic=True)))
+    assert "SYNTHETIC" in card[:120]
+    assert "ISIC" not in card
+    assert "nevus" not in card
+
+
+def test_unknown_commit_is_shown_as_unknown():
+    card = model_card.render(replace(FACTS, origin=replace(FACTS.origin, commit=None)))
+    assert "Commit `unknown`" in card
+
+
+def test_a_usual_card_fits_into_mlflow_s_description():
+    rows = [results.STRESS[1] | {"name": name} for name in ("unchanged", *stress.SHIFTS)]
+    packages = ("python", "torch", "torchvision", "numpy", "scikit-learn", "metaflow", "mlflow")
+    origin = replace(FACTS.origin, versions=dict.fromkeys(packages, "12.10.13"))
+    assert len(model_card.render(replace(FACTS, stress=rows, origin=origin))) < 5000

@@ -1,0 +1,118 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from skinlib.reporting import figures, test_card
+from skinlib.reporting.metric_table import metric_rows
+from skinlib.reporting.text import estimate, metric
+from tests.unit import results
+from tests.unit.reporting.recording import RecordingCard
+from tests.unit.results import LABELS, PROBABILITIES
+
+FINDINGS = test_card.TestFindings(
+    report=results.report(),
+    labels=LABELS,
+    probabilities=PROBABILITIES,
+    stress=results.STRESS,
+    examples=np.zeros(0, int),
+    images=np.zeros((0, 224, 224, 3), np.uint8),
+    heat=np.zeros((0, 224, 224), np.float32),
+    title="resnet18-128px",
+    model_card="# Model card\n\n|a|b|\n|-|-:|\n|1|2|\n",
+    synthetic=False,
+)
+
+
+def show(card, **changed):
+    test_card.show(card, dataclasses.replace(FINDINGS, **changed))
+
+
+def examples(*indices):
+    k = len(indices)
+    return {"examples": np.array(indices), "images": results.photographs(k), "heat": results.heat(k)}
+
+
+@pytest.fixture(scope="module")
+def full():
+    """The card of `results.report()`; drawn once, since that takes half a second."""
+    card = RecordingCard()
+    show(card)
+    return card
+
+
+def test_card_opens_with_the_model_and_the_colour_baseline(full):
+    scores = results.report()["all"]
+    shortcut = scores["shortcut"]
+    for words in (
+        "Test: resnet18-128px",
+        f"**AUROC {estimate(scores['auroc'])}** on 100 test images, 40 malignant",
+        f"**Colour baseline: AUROC {estimate(shortcut['auroc'])}.** The model's gain over it is "
+        f"{estimate(shortcut['difference'])}",
+        "Test images with a twin (a near-duplicate) in training: 5.",
+    ):
+        assert words in full.text()
+
+
+@pytest.mark.parametrize("row", metric_rows(results.report()["all"]), ids=lambda row: row.name)
+def test_card_gives_every_metric_with_and_without_twins_and_its_meaning(full, row):
+    (other,) = [each for each in metric_rows(results.report()["without_twins"]) if each.name == row.name]
+    heading = "AUROC" if row.section == "Ranking" else f"## {row.section}"
+    assert full.table(heading)[row.name] == [metric(row), metric(other), row.meaning]
+
+
+def test_card_counts_false_negatives_and_false_positives(full):
+    point = results.report()["all"]["operating_point"]
+    assert f"False negatives (missed malignant images): {point['false_negatives']} of 40." in full.text()
+    assert f"False positives (false alarms): {point['false_positives']} of 60 benign images." in full.text()
+
+
+def test_card_shows_undefined_metrics_as_undefined(card):
+    show(card, report=results.report("benign"), labels=LABELS[:60], probabilities=PROBABILITIES[:60])
+    assert "AUROC undefined" in card.text()
+    assert card.table("AUROC")["AUROC"][0] == "undefined"
+    assert card.table("## Operating point")["sensitivity"][0] == "undefined"
+
+
+def test_card_leaves_out_what_was_not_computed(card):
+    show(card, report=results.report("bare"))
+    assert "Near-duplicates of test images in training were not checked." in card.text()
+    assert list(card.table("AUROC"))[:2] == ["AUROC", "average precision"]
+    assert len(card.table("AUROC")["AUROC"]) == 2
+    assert "Brier score before scaling" not in card.text()
+
+
+def test_card_shows_the_robustness_table(full):
+    assert full.table("## Robustness")["cooler"] == ["0.936", "-0.019", "0.895", "0.799", "0.071"]
+    assert full.table("## Robustness")["hair"] == ["undefined", "undefined", "undefined", "0.736", "0.075"]
+
+
+def test_card_names_the_outcome_of_each_example(card, monkeypatch):
+    shown = []
+    draw = figures.heat_grid
+    monkeypatch.setattr(figures, "heat_grid", lambda *given: shown.append(given[2:]) or draw(*given))
+    labels, probabilities = np.array([0, 1, 0, 1, 0]), np.array([0.6, 0.1, 0.2, 0.9, 0.29])
+    show(card, labels=labels, probabilities=probabilities, **examples(1, 0, 3, 2))
+    ((truths, captions),) = shown
+    assert list(truths) == [1, 0, 1, 0]
+    assert captions == [
+        "false negative (0.10)",
+        "false positive (0.60)",
+        "true positive (0.90)",
+        "true negative (0.20)",
+    ]
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_card_says_if_and_only_if_the_images_are_synthetic(card, synthetic):
+    show(card, synthetic=synthetic)
+    assert ("synthetic" in card.text()) == synthetic
+
+
+def test_card_ends_with_the_model_card(full):
+    assert full.components[-1].render()["source"].startswith("# Model card\n\n|a|b|\n")
+
+
+def test_card_takes_less_than_a_megabyte_and_a_half(card):
+    show(card, **examples(*range(16)))
+    assert card.n_bytes() < 1_500_000

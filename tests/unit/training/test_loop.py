@@ -1,0 +1,169 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from skinlib.data.storage import open_store
+from skinlib.networks.inference import predict
+from skinlib.networks.resnet import restore
+from skinlib.training import loop
+from skinlib.training.checkpoint import Checkpoint
+from skinlib.training.loop import learning_rate, train
+from skinlib.training.slots import Slot
+from skinlib.training.trial import Trial
+
+TRIAL = Trial(architecture="resnet10", image_size=32, epochs=3, batch_size=16)
+# One thread is enough for 48 small images.
+SLOT = Slot("cpu", 1)
+
+
+@pytest.fixture(scope="module")
+def data():
+    """64 noisy images; the malignant ones are darker in the middle."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(64) % 2
+    images = rng.integers(120, 200, (64, 224, 224, 3), dtype=np.uint8)
+    images[labels == 1, 64:160, 64:160] -= 100
+    return images, labels, np.arange(48), np.arange(48, 64)
+
+
+@pytest.fixture
+def run(data, tmp_path):
+    def run(trial=TRIAL, *, seed=0, seconds=1e9, store=tmp_path, **hooks):
+        checkpoint = Checkpoint(open_store(str(store), create=True), "trial.pt", seconds)
+        return train(trial, *data, seed=seed, slot=SLOT, checkpoint=checkpoint, **hooks)
+
+    return run
+
+
+def same_weights(first, second):
+    return all(np.array_equal(first.weights[name], second.weights[name]) for name in first.weights)
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_after(epoch):
+    def on_epoch(history):
+        if len(history) == epoch:
+            raise Killed
+
+    return on_epoch
+
+
+def test_a_network_learns_what_can_be_learnt(run):
+    result = run(TRIAL.model_copy(update={"epochs": 8}))
+    assert result.status == "finished"
+    assert result.validation_auroc > 0.95
+
+
+def test_the_same_seed_gives_the_same_weights(run, tmp_path):
+    assert same_weights(run(store=tmp_path / "a"), run(store=tmp_path / "b"))
+
+
+def test_another_seed_gives_other_weights(run, tmp_path):
+    assert not same_weights(run(store=tmp_path / "a"), run(seed=1, store=tmp_path / "b"))
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_a_killed_trial_that_is_continued_ends_with_the_same_weights(run, tmp_path, optimiser):
+    trial = TRIAL.model_copy(update={"optimiser": optimiser, "learning_rate": 0.01})
+    whole = run(trial, store=tmp_path / "whole")
+    with pytest.raises(Killed):
+        # The kill comes before the second epoch's checkpoint: the first one's is what is left.
+        run(trial, store=tmp_path / "killed", seconds=0, on_epoch=kill_after(2))
+    epochs = []
+    continued = run(trial, store=tmp_path / "killed", seconds=0, on_epoch=lambda h: epochs.append(len(h)))
+    assert epochs == [2, 3]
+    assert same_weights(whole, continued)
+    np.testing.assert_array_equal(whole.validation_probabilities, continued.validation_probabilities)
+
+
+def test_a_finished_trial_is_not_trained_again(run):
+    first = run()
+    epochs = []
+    again = run(on_epoch=lambda h: epochs.append(len(h)))
+    assert epochs == []
+    assert again.history == first.history
+    assert same_weights(first, again)
+
+
+def test_checkpoints_come_no_more_often_than_they_must(run):
+    saved = []
+    run(seconds=1e9, on_checkpoint=lambda h: saved.append(len(h)))
+    assert saved == [3]
+
+
+def test_an_epoch_is_reported_only_once_it_cannot_be_lost(run):
+    saved = []
+    run(seconds=0, on_checkpoint=lambda h: saved.append([e["epoch"] for e in h]))
+    assert saved == [[1], [1, 2], [1, 2, 3]]
+
+
+def test_the_history_has_an_entry_an_epoch(run):
+    history = run().history
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+    assert all(math.isfinite(value) for entry in history for value in entry.values())
+
+
+def test_the_weights_are_those_of_the_best_epoch(run, data):
+    images, _, _, validation = data
+    result = run()
+    assert result.validation_auroc == max(entry["validation_auroc"] for entry in result.history)
+    network = restore(TRIAL.architecture, result.weights)
+    np.testing.assert_allclose(
+        predict(network, images[validation], TRIAL.image_size), result.validation_probabilities, atol=1e-6
+    )
+
+
+def test_the_weights_are_plain_numpy(run):
+    assert all(type(value) is np.ndarray for value in run().weights.values())
+
+
+def test_it_stops_early_when_it_no_longer_gets_better(run):
+    result = run(Trial(**{**TRIAL.model_dump(), "epochs": 50, "patience": 2, "learning_rate": 1e-9}))
+    assert len(result.history) == result.best_epoch + 2
+    assert "stopped early" in result.reason
+
+
+def test_a_divergence_is_a_result_with_a_reason(run):
+    result = run(TRIAL.model_copy(update={"optimiser": "sgd", "learning_rate": 1e30}))
+    assert result.status == "diverged"
+    assert "lower learning_rate" in result.reason
+    assert math.isnan(result.validation_auroc)
+
+
+def test_a_lack_of_memory_is_a_result_with_a_reason(run, monkeypatch):
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr(loop, "build", exhausted)
+    result = run()
+    assert result.status == "out of memory"
+    assert result.reason == "CUDA out of memory. Tried to allocate 2.00 GiB.; lower batch_size or image_size"
+
+
+def test_any_other_error_is_not_swallowed(run, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a mistake in the code")
+
+    monkeypatch.setattr(loop, "build", broken)
+    with pytest.raises(RuntimeError, match="a mistake"):
+        run()
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_a_hundredth():
+    trial = Trial(learning_rate=1.0, warmup=0.1)
+    rates = [learning_rate(trial, step, 100) for step in range(100)]
+    assert rates[9] == 1.0
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.01, abs=1e-3)
+
+
+def test_the_share_of_the_peak_is_that_of_a_known_gpu():
+    share = loop._peak_share(Trial(architecture="resnet18", image_size=224), "NVIDIA H200", 10_000)
+    # 1.81e9 multiply-adds, two operations each, backward twice forward.
+    assert share == pytest.approx(1.81e9 * 6 * 10_000 / 989e12, rel=0.01)
