@@ -76,8 +76,10 @@ class Clone(Place):
     """A user's directory with the repository and an environment in it, in which commands of the pages are run."""
 
     def prepare(self, tools: dict[str, str]) -> None:
-        for name in ("Makefile", "configs", "flows", "infra", "skinlib", "requirements.txt", "requirements-dev.txt"):
-            (self.folder / name).symlink_to(ROOT / name)
+        for path in [ROOT / name for name in ("Makefile", "configs", "flows", "infra", "skinlib", "pyproject.toml")]:
+            (self.folder / path.name).symlink_to(path)
+        for path in ROOT.glob("requirements*"):
+            (self.folder / path.name).symlink_to(path)
         environment = self.folder / ".venv/bin"
         environment.mkdir(parents=True)
         for name, start in tools.items():
@@ -133,7 +135,7 @@ def clone(tmp_path_factory, s3_server) -> Clone:
     folder = tmp_path_factory.mktemp("docs")
     clone = Clone(folder, s3_server.environment())
     python = sys.executable
-    clone.prepare({"python": python, "skinlib": f"{python} -m skinlib", "mlflow": f"{python} -m mlflow"})
+    clone.prepare({"python": python, "skinlib": f"{python} -m skinlib", "mlflow": f"{python} -m mlflow", "uv": "false"})
     # Where the flow looks for the sample: `make train` takes this instead of drawing 1,200 images.
     sample_folder = folder / "cache/skinlib" / f"sample-v{sample.VERSION}"
     sample.generate(sample_folder, n_train=24, n_test=10)
