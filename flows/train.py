@@ -16,7 +16,7 @@ from skinlib.execution.datastore import run_store
 from skinlib.execution.hooks import configured, mark_failed, name_root_user  # noqa: F401 (Argo finds mark_failed here)
 
 if TYPE_CHECKING:
-    from skinlib.reporting.model_card import ModelFacts
+    from skinlib.serving.settings import ClassifierSettings
 
 # Heavy modules (torch, mlflow, matplotlib) are imported in the steps that use them: every task and every refresh of a
 # card is a process of its own that loads this file.
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
-@configured
 @project(name="skin_lesion")
+@configured
 class SkinLesionFlow(FlowSpec):
     """Train a benign/malignant classifier of skin lesions and register the best one.
 
@@ -40,55 +40,38 @@ class SkinLesionFlow(FlowSpec):
         help="s3://bucket/prefix or a folder that holds train|test/benign|malignant; `sample` is synthetic",
     )
     seed = Parameter("seed", default=0, help="of the split, the search and the training")
-    validation_fraction = Parameter(
-        "validation-fraction", default=0.15, help="share of the training images that selects the best model"
-    )
+    validation_fraction = Parameter("validation-fraction", default=0.15, help="share of training images for validation")
     max_rejected = Parameter("max-rejected", default=0.01, help="largest share of unreadable images")
-    sensitivity = Parameter(
-        "sensitivity", default=0.95, help="sensitivity on the validation images for which the threshold is chosen"
-    )
+    sensitivity = Parameter("sensitivity", default=0.95, help="that the threshold must reach on validation images")
     experiment = Parameter("experiment", default="skin-lesion", help="the MLflow experiment")
     model_name = Parameter("model-name", default="skin-lesion", help="the registered model")
 
     @step
     def start(self) -> None:
         """Check everything that can be checked before time or money is spent, then open the run in MLflow."""
-        from skinlib.config import check_run_options
-        from skinlib.data.listing import list_images
-        from skinlib.data.sample import locate
-        from skinlib.execution.hooks import check_remote
-        from skinlib.execution.provenance import git_commit
-        from skinlib.progress import printed
+        from skinlib import config, progress
+        from skinlib.data import listing, sample
+        from skinlib.execution import hooks, provenance
         from skinlib.tracking import runs
-        from skinlib.training.sweep import trials_from
+        from skinlib.training import sweep
 
-        check_run_options(self.seed, self.validation_fraction, self.max_rejected, self.sensitivity)
-        check_remote(self.compute)
-        trials = trials_from(self.sweep, self.seed)
-        if pretrained := {(trial.weights, trial.architecture) for trial in trials if trial.weights != "none"}:
-            from skinlib.networks.pretrained import check_weights
-
-            for weights, architecture in pretrained:
-                check_weights(weights, architecture)
-        list_images(locate(self.data, printed("synthetic images made")))
+        config.check_run_options(self.seed, self.validation_fraction, self.max_rejected, self.sensitivity)
+        hooks.check_remote(self.compute)
+        trials = sweep.trials_from(self.sweep, self.seed)
+        sweep.check_weights(trials)
+        listing.list_images(sample.locate(self.data, progress.printed("synthetic images made")))
         self.trials = {trial.key: trial.model_dump() for trial in trials}
         self.trial_keys = list(self.trials)
-        self.git_commit = git_commit()
+        self.git_commit = provenance.git_commit()
         # A resumed run copies this artifact, and so finds its checkpoints and its MLflow runs again.
         self.run_key = f"{current.run_id}-{secrets.token_hex(4)}"
         # Last, so that no failure above leaves an empty run in MLflow.
+        options = ("data", "seed", "validation_fraction", "max_rejected", "sensitivity")
         self.tracking = runs.start_run(
             self.experiment,
             self.run_key,
             name=f"{current.flow_name}/{current.run_id}",
-            params={
-                "data": self.data,
-                "seed": self.seed,
-                "validation_fraction": self.validation_fraction,
-                "max_rejected": self.max_rejected,
-                "sensitivity": self.sensitivity,
-                "trials": len(trials),
-            },
+            params={name: getattr(self, name) for name in options} | {"trials": len(trials)},
             tags={"metaflow_run": f"{current.flow_name}/{current.run_id}"},
             git_commit=self.git_commit,
         )
@@ -99,26 +82,22 @@ class SkinLesionFlow(FlowSpec):
     @step
     def ingest(self) -> None:
         """Read, verify and pack every image once, search for duplicates, and set validation images aside."""
-        from skinlib.audit import shortcut
-        from skinlib.audit.findings import audit_images
-        from skinlib.data import packing
-        from skinlib.data.listing import list_images
-        from skinlib.data.sample import locate
-        from skinlib.data.split import split
-        from skinlib.evaluation.metrics import auroc
-        from skinlib.progress import printed
+        from skinlib import progress
+        from skinlib.audit import findings, shortcut
+        from skinlib.data import listing, packing, sample, split
+        from skinlib.evaluation import metrics
         from skinlib.reporting import data_card
 
         store = run_store(self)
-        listing = list_images(locate(self.data, printed("synthetic images made")))
-        manifest = packing.prepare(listing, store, self.max_rejected, printed("images read"))
+        listed = listing.list_images(sample.locate(self.data, progress.printed("synthetic images made")))
+        manifest = packing.prepare(listed, store, self.max_rejected, progress.printed("images read"))
         packed = packing.open_packed(store, manifest.hash)
-        audited = audit_images(packed, printed("images compared"))
+        audited = findings.audit_images(packed, progress.printed("images compared"))
         audited.refuse_conflicts()
         self.manifest, self.audit = manifest.summary(), audited.summary()
-        self.labels, self.groups, self.twins = packed.labels, audited.groups, audited.twins
-        self.colours = audited.colours
-        self.split = asdict(split(manifest, self.groups, self.validation_fraction, self.seed))
+        self.labels, self.groups = packed.labels, audited.groups
+        self.twins, self.colours = audited.twins, audited.colours
+        self.split = asdict(split.split(manifest, self.groups, self.validation_fraction, self.seed))
         # The colour baseline: trained and validated on the same images as the networks.
         train, validation = self.split["train"], self.split["validation"]
         self.shortcut = shortcut.fit(self.colours[train], self.labels[train])
@@ -130,7 +109,7 @@ class SkinLesionFlow(FlowSpec):
             self.audit,
             packed.images[examples],
             packed.labels[examples],
-            auroc(self.labels[validation], self.shortcut_validation),
+            metrics.auroc(self.labels[validation], self.shortcut_validation),
             self.data == "sample",
         )
         self.next(self.train, foreach="trial_keys")
@@ -145,9 +124,7 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.evaluation.selection import against_shortcut
         from skinlib.reporting.training_card import TrainingCard
         from skinlib.tracking.runs import TrialLog
-        from skinlib.training.checkpoint import Checkpoint, checkpoint_key
-        from skinlib.training.loop import train
-        from skinlib.training.slots import take_slot
+        from skinlib.training import checkpoint, loop, slots
         from skinlib.training.trial import Trial
 
         self.trial_key = self.input
@@ -162,8 +139,9 @@ class SkinLesionFlow(FlowSpec):
             git_commit=self.git_commit,
         )
         live = TrainingCard(current.card["training"], trial)
-        with take_slot() as slot:
-            result = train(
+        key = checkpoint.checkpoint_key(self.run_key, self.trial_key, data_hash)
+        with slots.take_slot() as slot:
+            result = loop.train(
                 trial,
                 packed.images,
                 packed.labels,
@@ -171,7 +149,7 @@ class SkinLesionFlow(FlowSpec):
                 self.split["validation"],
                 seed=self.seed,
                 slot=slot,
-                checkpoint=Checkpoint(store, checkpoint_key(self.run_key, self.trial_key, data_hash)),
+                checkpoint=checkpoint.Checkpoint(store, key),
                 on_epoch=live.update,
                 on_checkpoint=log.send,
             )
@@ -189,9 +167,7 @@ class SkinLesionFlow(FlowSpec):
     @step
     def select(self, inputs: list[Any]) -> None:
         """Rank the trials by validation AUROC, keep the winner's weights, and set its temperature and threshold."""
-        from skinlib.evaluation import selection
-        from skinlib.evaluation.calibration import calibrate, fit_temperature
-        from skinlib.evaluation.metrics import operating_threshold
+        from skinlib.evaluation import calibration, metrics, selection
         from skinlib.reporting import leaderboard_card
 
         self.merge_artifacts(inputs, exclude=["trial_key", "result", "weights"])
@@ -203,18 +179,20 @@ class SkinLesionFlow(FlowSpec):
         self.best_trial = {"key": best_key, **self.trials[best_key]}
         self.best_result, self.weights = best.result, best.weights
         uncalibrated = self.best_result["validation_probabilities"]
-        temperature = fit_temperature(labels, uncalibrated)
-        probabilities = calibrate(uncalibrated, temperature)
-        self.classifier = {
+        temperature = calibration.fit_temperature(labels, uncalibrated)
+        probabilities = calibration.calibrate(uncalibrated, temperature)
+        self.classifier: ClassifierSettings = {
             "architecture": self.best_trial["architecture"],
             "image_size": self.best_trial["image_size"],
             "temperature": temperature,
-            "threshold": operating_threshold(labels, probabilities, self.sensitivity),
+            "threshold": metrics.operating_threshold(labels, probabilities, self.sensitivity),
             "sensitivity": self.sensitivity,
             "shortcut": self.shortcut,
         }
-        histories = {key: result["history"] for key, result in results.items()}
-        reason = selection.choice(self.leaderboard)
+        histories, reason = (
+            {key: result["history"] for key, result in results.items()},
+            selection.choice(self.leaderboard),
+        )
         leaderboard_card.show(current.card["leaderboard"], self.leaderboard, histories, reason)
         self.next(self.evaluate)
 
@@ -223,83 +201,44 @@ class SkinLesionFlow(FlowSpec):
     @step
     def evaluate(self) -> None:
         """Evaluate only the winner, once, on the held-out test images."""
-        import torch
-
         from skinlib.audit import shortcut
         from skinlib.data.packing import open_packed
-        from skinlib.evaluation import saliency, stress
-        from skinlib.evaluation.calibration import calibrate
-        from skinlib.evaluation.metrics import binary_metrics
-        from skinlib.evaluation.scores import build_report
-        from skinlib.networks.inference import predict
+        from skinlib.evaluation.assessment import assess
+        from skinlib.execution.provenance import versions
         from skinlib.networks.resnet import restore
         from skinlib.reporting import model_card, test_card
-        from skinlib.training.slots import cpu_slots
+        from skinlib.training.trial import Trial
 
         packed = open_packed(run_store(self), self.manifest["hash"])
-        test = self.split["test"]
-        images, labels = packed.images[test], self.labels[test]
-        size, temperature, threshold = (self.classifier[name] for name in ("image_size", "temperature", "threshold"))
-        network = restore(self.classifier["architecture"], self.weights)
-        # Batches in parallel with few threads each are faster than one batch with all threads.
-        slots = cpu_slots()
-        torch.set_num_threads(slots[0].threads)
-        uncalibrated = predict(network, images, size)
-        self.test_probabilities = calibrate(uncalibrated, temperature)
-        self.test_metrics = binary_metrics(labels, self.test_probabilities, threshold)
-        self.test_report = build_report(
-            labels,
-            self.test_probabilities,
-            threshold,
+        test, name, synthetic = self.split["test"], self.best_trial["key"], self.data == "sample"
+        assessment = assess(
+            restore(self.classifier["architecture"], self.weights),
+            packed.images[test],
+            self.labels[test],
+            image_size=self.classifier["image_size"],
+            temperature=self.classifier["temperature"],
+            threshold=self.classifier["threshold"],
             groups=self.groups[test],
-            uncalibrated=uncalibrated,
             shortcut_probabilities=shortcut.probabilities(self.colours[test], self.shortcut),
             twins=self.twins[test],
         )
-        self.stress = stress.table(
-            lambda batch: calibrate(predict(network, batch, size), temperature),
-            images,
-            labels,
-            threshold,
-            workers=len(slots),
-        )
-        self.model_card = model_card.render(self._model_facts())
-        examples = saliency.examples(labels, self.test_probabilities, threshold)
-        classified = self.test_probabilities[examples] >= threshold
-        findings = test_card.TestFindings(
-            report=self.test_report,
-            labels=labels,
-            probabilities=self.test_probabilities,
-            stress=self.stress,
-            examples=examples,
-            images=images[examples],
-            heat=saliency.grad_cam(network, images[examples], size, classified),
-            title=self.best_trial["key"],
-            model_card=self.model_card,
-            synthetic=self.data == "sample",
-        )
-        test_card.show(current.card["test"], findings)
-        self.next(self.register)
-
-    def _model_facts(self) -> "ModelFacts":
-        from skinlib.execution.provenance import versions
-        from skinlib.reporting.model_card import DataFacts, ModelFacts, Origin, TrainingFacts
-        from skinlib.training.trial import Trial
-
-        key = self.best_trial["key"]
+        self.test_probabilities, self.test_metrics = assessment.probabilities, assessment.metrics
+        self.test_report, self.stress = assessment.report, assessment.stress
         # Of a folder only the name: its path on this machine must not be published.
         url = self.data if "://" in self.data else Path(self.data).name
-        sizes = {name: len(index) for name, index in self.split.items()}
-        return ModelFacts(
-            name=key,
-            data=DataFacts(url, self.data == "sample", self.manifest, self.audit, sizes),
-            training=TrainingFacts(
-                Trial.model_validate(self.trials[key]), len(self.trials), self.best_result, self.classifier
-            ),
-            report=self.test_report,
-            stress=self.stress,
-            origin=Origin(self.git_commit, f"{current.flow_name}/{current.run_id}", self.seed, versions()),
+        sizes = {part: len(index) for part, index in self.split.items()}
+        trial = Trial.model_validate(self.trials[name])
+        facts = model_card.ModelFacts(
+            name,
+            model_card.DataFacts(url, synthetic, self.manifest, self.audit, sizes),
+            model_card.TrainingFacts(trial, len(self.trials), self.best_result, self.classifier),
+            self.test_report,
+            self.stress,
+            model_card.Origin(self.git_commit, f"{current.flow_name}/{current.run_id}", self.seed, versions()),
         )
+        self.model_card = model_card.render(facts)
+        test_card.show(current.card["test"], assessment, name, self.model_card, synthetic)
+        self.next(self.register)
 
     @step
     def register(self) -> None:
@@ -331,8 +270,8 @@ class SkinLesionFlow(FlowSpec):
 
         runs.finish_run(self.tracking)
         run_store(self).delete(checkpoint_folder(self.run_key))
-        uri, synthetic = self.tracking["uri"], self.data == "sample"
-        print(run_summary(self.leaderboard, self.test_report, self.registered_model, uri, synthetic))
+        uri = self.tracking["uri"]
+        print(run_summary(self.leaderboard, self.test_report, self.registered_model, uri, self.data == "sample"))
 
 
 if __name__ == "__main__":

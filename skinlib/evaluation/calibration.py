@@ -1,9 +1,10 @@
-"""Whether probabilities mean what they say, and temperature scaling, which makes them so."""
+"""Calibration: reliability of predicted probabilities, and temperature scaling to improve it."""
 
 import math
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skinlib.evaluation import intervals
 
@@ -12,47 +13,50 @@ _EDGES = np.linspace(0, 1, BINS + 1)
 
 
 class Bin(TypedDict):
-    """The images of one bin: mean prediction, share of malignant images with its interval, and their number."""
+    """The images whose predicted probability falls into one bin."""
 
-    predicted: float
-    observed: float | None
-    interval: list[float] | None
-    n: int
+    predicted: float  # mean of the probabilities
+    observed: float | None  # share of malignant images
+    interval: list[float] | None  # of `observed`, 95% [low, high]
+    n: int  # images, at least one
 
 
 class Reliability(TypedDict):
-    """How predicted probabilities compare with what was observed.
+    """Predicted probabilities compared with labels, in 15 bins of equal width.
 
-    `ece` is the expected calibration error. 95% of perfectly calibrated models would show less than `ece_noise` on as
-    many images. `bins` holds only bins with images.
+    `ece` is the expected calibration error: the mean distance of predicted and observed, weighted by images. For 95% of
+    perfectly calibrated models with these probabilities it would be below `ece_noise`. It has no interval, because it
+    is biased upward so much that a bootstrap interval misses the true value (with 660 images and a true error of 0.06,
+    in more than half of the cases).
     """
 
-    ece: float | None
-    ece_noise: float | None
-    bins: list[Bin]
+    ece: float
+    ece_noise: float
+    bins: list[Bin]  # those with images, in order
 
 
-def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def calibrate(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """Divide the logits of probabilities, float (N,) in 0..1, by a temperature; their order is never reversed."""
-    with np.errstate(divide="ignore", over="ignore"):  # 0 and 1 have infinite logits and stay what they are
+    with np.errstate(divide="ignore", over="ignore"):  # 0 and 1 have infinite logits and do not change
         logits = np.log(probabilities) - np.log1p(-probabilities)
-        return 1 / (1 + np.exp(-logits / temperature))
+        return np.asarray(1 / (1 + np.exp(-logits / temperature)))
 
 
-def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Find the temperature that makes probabilities likeliest (Guo et al. 2017, arXiv:1706.04599).
+def fit_temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
+    """Find the temperature with the highest likelihood (Guo et al. 2017, arXiv:1706.04599).
+
+    The targets are Platt's (1999), slightly inside 0 and 1. Otherwise, if the network makes no mistake on these images,
+    the probabilities would go to 0 and 1.
 
     Args:
-        labels: int (N,), 1 is malignant; of validation images.
-        probabilities: float (N,) in 0..1, as the network gives them.
+        labels: int (N,) of validation images, 1 is malignant.
+        probabilities: float (N,) in 0..1, as the network predicts them.
 
     Returns:
-        The temperature, in 1/100..100: above 1 for a network that is too sure. Targets are Platt's (1999), a little
-        inside 0 and 1, since otherwise a network that makes no mistake on these images is made ever surer.
+        The temperature, in 1/100..100; above 1 if the network is overconfident.
     """
     from scipy.optimize import minimize_scalar
 
-    labels = np.asarray(labels)
     inside = np.clip(probabilities, 1e-12, 1 - 1e-12)
     logits = np.log(inside) - np.log1p(-inside)
     n_malignant = int((labels == 1).sum())
@@ -68,30 +72,24 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return math.exp(found.x)
 
 
-def reliability(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray, seed: int = 0) -> Reliability:
-    """Compare predicted probabilities with what was observed, in 15 bins of equal width.
+def reliability(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: NDArray[np.int64], seed: int = 0
+) -> Reliability:
+    """Compare predicted probabilities with labels.
 
     Args:
         labels: int (N,), 1 is malignant.
         probabilities: float (N,) in 0..1.
         groups: int (N,), as in `intervals.share`.
         seed: of `ece_noise`.
-
-    Returns:
-        `ece`: expected calibration error, the mean distance of predicted and observed, weighted by images.
-        `ece_noise`: what 95 % of perfectly calibrated models with these probabilities would stay below. The error
-        itself is biased upward so far that a bootstrap interval of it misses the truth (with 660 images and a true
-        error of 0.06 more often than not), hence it gets none.
-        `bins`: of those with images `predicted` (mean), `observed` (share of malignant), `interval` and `n`.
     """
     order = np.argsort(probabilities)  # so that the noise does not depend on the order of the images
-    probabilities = np.asarray(probabilities, dtype=np.float64)[order]
-    malignant, groups = np.asarray(labels)[order] == 1, np.asarray(groups)[order]
+    probabilities, malignant, groups = probabilities[order], labels[order] == 1, groups[order]
     index = np.searchsorted(_EDGES[1:-1], probabilities)
     member = (index[:, np.newaxis] == np.arange(BINS)).astype(np.float64)
 
-    def error(outcomes: np.ndarray) -> np.ndarray:
-        return np.abs((outcomes - probabilities) @ member).sum(axis=1) / len(probabilities)
+    def error(outcomes: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return np.asarray(np.abs((outcomes - probabilities) @ member).sum(axis=1) / len(probabilities))
 
     rng = np.random.default_rng(seed)
     noise = [

@@ -1,6 +1,4 @@
-"""How far a metric can be trusted: 95 % intervals, and the paired difference of two AUROCs.
-
-"""
+"""How far a metric can be trusted: 95% intervals, and the paired difference of two AUROCs."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,11 +6,12 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 RESAMPLES = 2_000
 _LEVEL = 0.95
-_Z = 1.959963984540054  # the normal distribution's 97.5 % quantile
-_BATCH_ELEMENTS = 1 << 21  # of float64: 16 MB an array, whatever the number of images
+_Z = 1.959963984540054  # the normal distribution's 97.5% quantile
+_BATCH_ELEMENTS = 1 << 21  # of float64: 16 MB per array for any number of images
 
 
 class Estimate(TypedDict):
@@ -23,10 +22,10 @@ class Estimate(TypedDict):
 
 
 def estimate(value: float, low: float, high: float) -> Estimate:
-    """Make an estimate of numbers of which any may be NaN.
+    """Make an estimate from numbers that may be NaN.
 
-    An interval without width becomes None: the resamples could not differ, as where the classes separate perfectly,
-    which does not make the value certain.
+    An interval without width becomes None: the resamples could not differ, for example because the classes separate
+    perfectly, which does not make the value certain.
     """
     known = low < high
     return {
@@ -36,35 +35,35 @@ def estimate(value: float, low: float, high: float) -> Estimate:
 
 
 def batches(rows: int, columns: int) -> Iterator[int]:
-    """Cut the rows of a table into batches that memory holds, and give the size of each."""
+    """Cut the rows of a table into batches that fit in memory, and yield the size of each."""
     size = max(1, _BATCH_ELEMENTS // max(1, columns))
     for start in range(0, rows, size):
         yield min(size, rows - start)
 
 
 def bootstrap(
-    statistics: Callable[[np.ndarray], dict[str, np.ndarray]],
-    groups: np.ndarray,
+    statistics: Callable[[NDArray[np.float64]], dict[str, NDArray[np.float64]]],
+    groups: NDArray[np.int64],
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> dict[str, np.ndarray]:
-    """Resample groups of images with replacement and take the percentiles of some statistics.
+) -> dict[str, NDArray[np.float64]]:
+    """Resample groups of images with replacement, and take the percentiles of statistics.
 
     Args:
         statistics: maps weights, float (B, N), how often each image is drawn in each of B resamples, to arrays (B,)
             or (B, K) by name; NaN where a resample leaves a statistic undefined.
         groups: int (N,); images of a group are drawn together.
-        seed: with it and the groups the resamples are given, whatever the order of the images.
+        seed: the resamples depend on it and on the groups only, not on the order of the images.
         resamples: how many.
 
     Returns:
-        By name float (3,) or (3, K): the value on the images themselves, and the ends of its interval. The ends are
-        NaN where more than 5 % of the resamples leave it undefined, since the rest is a biased choice.
+        Arrays (3,) or (3, K) by name: the value for the images themselves, and the ends of its interval. The ends are
+        NaN if more than 5% of the resamples leave the statistic undefined, because the others are a biased choice.
     """
     _, group = np.unique(groups, return_inverse=True)
     n_groups = int(group.max()) + 1
     rng = np.random.default_rng(seed)
-    drawn: list[dict[str, np.ndarray]] = []
+    drawn: list[dict[str, NDArray[np.float64]]] = []
     for size in batches(resamples, len(groups)):
         picked = rng.integers(n_groups, size=(size, n_groups)) + np.arange(size)[:, np.newaxis] * n_groups
         times = np.bincount(picked.ravel(), minlength=size * n_groups).reshape(size, n_groups)
@@ -73,53 +72,57 @@ def bootstrap(
     for name, [value] in statistics(np.ones((1, len(groups)))).items():
         values = np.concatenate([batch[name] for batch in drawn])
         undefined = np.isnan(values)
-        values = np.where(undefined.all(axis=0), 0, values)  # of nothing but NaN, nanquantile would warn
+        values = np.where(undefined.all(axis=0), 0, values)  # nanquantile warns if all are NaN
         low, high = np.nanquantile(values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0)
         usable = undefined.mean(axis=0) <= 0.05
         out[name] = np.stack([value, np.where(usable, low, np.nan), np.where(usable, high, np.nan)])
     return out
 
 
-def share(hits: np.ndarray, groups: np.ndarray) -> Estimate:
+def share(hits: NDArray[np.bool_], groups: NDArray[np.int64]) -> Estimate:
     """Estimate the share of hits, with Wilson's score interval (1927, doi:10.1080/01621459.1927.10502953).
 
-    Other than a bootstrap's it stays honest near 0 and 1: no misses among 20 is no proof of 100 %.
+    Unlike a bootstrap interval, it is correct near 0 and 1: 20 hits among 20 do not prove 100%.
 
     Args:
         hits: bool (N,).
-        groups: int (N,); the images of a group count as if they told the same, which errs to the wide side. With
-            groups of m images each the interval is that of sum(m) ** 2 / sum(m ** 2) observations, the effective
-            sample size (Kish 1965, Survey Sampling): the number of groups, if all are of one size.
+        groups: int (N,); the images of a group count as fully dependent, so the interval is rather too wide. With
+            m images per group it is the interval for sum(m) ** 2 / sum(m ** 2) observations, the effective sample size
+            (Kish 1965, Survey Sampling), which is the number of groups if all have the same size.
     """
     return estimate(*_wilson(hits, groups))
 
 
-def _wilson(hits: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
+def _wilson(hits: NDArray[np.bool_], groups: NDArray[np.int64]) -> tuple[float, float, float]:
     if not len(hits):
         return math.nan, math.nan, math.nan
     sizes = np.unique(groups, return_counts=True)[1]
     p, n = float(np.mean(hits)), float(sizes.sum() ** 2 / (sizes**2).sum())
     centre = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
-    # Rounding would leave 1e-17 where the limit is 0.
+    # Float rounding would give 1e-17 instead of 0.
     return p, 0.0 if p == 0 else centre - half, 1.0 if p == 1 else centre + half
 
 
 def predictive_value(
-    right: np.ndarray, right_groups: np.ndarray, wrong: np.ndarray, wrong_groups: np.ndarray, prevalence: float
+    right: NDArray[np.bool_],
+    right_groups: NDArray[np.int64],
+    wrong: NDArray[np.bool_],
+    wrong_groups: NDArray[np.int64],
+    prevalence: float,
 ) -> Estimate:
-    """Estimate how often a call is right, where classes are as frequent as in `prevalence` and not as here.
+    """Estimate the predictive value of a class at a prevalence other than that of these images.
 
-    With r and w the shares that are called so of the class that the call means and of the other one, it is
-    1 / (1 + (1 - prevalence) / prevalence * w / r). The interval is that of w / r by MOVER from the Wilson intervals
-    of w and r (Donner and Zou 2012, doi:10.1177/0962280210383082).
+    With r the share of the images of this class and w the share of the other images that are classified as this class,
+    it is 1 / (1 + (1 - prevalence) / prevalence * w / r). The interval is that of w / r by MOVER from the Wilson
+    intervals of w and r (Donner and Zou 2012, doi:10.1177/0962280210383082).
 
     Args:
-        right: bool (N,), whether each image of the class that the call means is called so.
+        right: bool (N,), whether each image of this class is classified as this class.
         right_groups: int (N,), their groups as in `share`.
-        wrong: bool (M,), whether each image of the other class is called so.
+        wrong: bool (M,), whether each image of the other class is classified as this class.
         wrong_groups: int (M,), their groups.
-        prevalence: of the class that the call means, in 0..1.
+        prevalence: of this class, in 0..1.
     """
     r, r_low, r_high = _wilson(right, right_groups)
     w, w_low, w_high = _wilson(wrong, wrong_groups)
@@ -132,7 +135,7 @@ def predictive_value(
     def value(ratio: float) -> float:
         return 1 / (1 + (1 - prevalence) / prevalence * ratio)
 
-    # The lower end's numerator is made rational: as in the paper it would be 0 / 0 where 2 r = r_high.
+    # The paper's formula for the lower end is 0 / 0 if 2 r = r_high; this equal one is not.
     low = w_low * (2 * w - w_low) / (w * r + root(w_low, r_high)) if w else 0.0
     high = (w * r + root(w_high, r_low)) / (r_low * (2 * r - r_low)) if r else math.inf
     return estimate(value(w / r if r else math.inf), value(high), value(low))
@@ -143,12 +146,12 @@ class AurocDifference:
     """Two AUROCs on the same images.
 
     Attributes:
-        first: AUROC of the first scores, None where one class is absent.
+        first: AUROC of the first scores; None if a class is absent.
         second: of the second scores.
         difference: first minus second.
-        standard_error: of the difference; None where a class has less than two images.
-        interval: [low, high] of the difference, None where it is undefined or the standard error is 0.
-        p: two-sided, of there being no difference; None like the interval.
+        standard_error: of the difference; None if a class has fewer than two images.
+        interval: 95% [low, high] of the difference; None if it is undefined or the standard error is 0.
+        p: two-sided, of no difference; None if the interval is.
     """
 
     first: float | None
@@ -159,10 +162,10 @@ class AurocDifference:
     p: float | None
 
 
-def delong(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> AurocDifference:
+def delong(labels: NDArray[np.int64], first: NDArray[np.float64], second: NDArray[np.float64]) -> AurocDifference:
     """Compare two AUROCs on the same images by DeLong's method (1988, doi:10.2307/2531595).
 
-    Midranks make it n log n instead of n^2 (Sun and Xu 2014, doi:10.1109/LSP.2014.2337313). Every image counts as
+    With midranks it takes n log n steps, not n^2 (Sun and Xu 2014, doi:10.1109/LSP.2014.2337313). Images count as
     independent.
 
     Args:
@@ -170,7 +173,7 @@ def delong(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> AurocDi
         first: float (N,), higher means malignant.
         second: float (N,), other scores of the same images.
     """
-    malignant = np.asarray(labels) == 1
+    malignant = labels == 1
     n_malignant, n_benign = int(malignant.sum()), int((~malignant).sum())
     if n_malignant == 0 or n_benign == 0:
         return AurocDifference(None, None, None, None, None, None)
@@ -186,8 +189,10 @@ def delong(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> AurocDi
     return AurocDifference(a, b, a - b, error, interval, math.erfc(abs(a - b) / error / math.sqrt(2)))
 
 
-def _placements(malignant: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of the benign images below each malignant one, and of the malignant above each benign one; ties half."""
+def _placements(
+    malignant: NDArray[np.bool_], scores: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of benign images below each malignant one, and of malignant ones above each benign one; ties count half."""
     from scipy.stats import rankdata
 
     ranks = rankdata(scores)

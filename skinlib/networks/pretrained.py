@@ -8,12 +8,6 @@ import torch
 import torchvision
 
 from skinlib.errors import ConfigError
-from skinlib.networks.resnet import build
-
-
-def check_weights(weights: str, architecture: str) -> None:
-    """Raise ConfigError unless these weights can be loaded and belong to this architecture."""
-    build(architecture, load_pretrained(weights, architecture))
 
 
 def load_pretrained(weights: str, architecture: str) -> dict[str, torch.Tensor] | None:

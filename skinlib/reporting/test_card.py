@@ -1,14 +1,9 @@
 """The card of the step `evaluate`: everything known about the chosen model."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 from metaflow.cards import Markdown
-from numpy.typing import NDArray
 
+from skinlib.evaluation.assessment import Assessment
 from skinlib.evaluation.scores import Report
-from skinlib.evaluation.stress import StressRow
 from skinlib.reporting import figures
 from skinlib.reporting.components import SYNTHETIC, Card, gain_note, picture, table, unbroken
 from skinlib.reporting.metric_table import Section, metric_columns
@@ -31,49 +26,28 @@ would give the same map. Heat outside the lesion, on hair, a ruler or a dark cor
 means that nothing in the last layers supported the decision."""
 
 
-@dataclass(frozen=True)
-class TestFindings:
-    """What the test card shows.
+def show(card: Card, assessment: Assessment, title: str, model_card: str, synthetic: bool) -> None:
+    """Show everything known about a model on the test images.
 
-    Attributes:
-        report: of all test images.
-        labels: of all test images.
-        probabilities: of all test images, calibrated.
-        stress: from `stress.table`.
-        examples: int (k,), indices of up to 16 test images, as from `saliency.examples`.
-        images: uint8 (k, 224, 224, 3), the examples.
-        heat: float32 (k, 224, 224), from `saliency.grad_cam`.
-        title: of the model, such as its trial's key.
-        model_card: in Markdown.
-        synthetic: whether the images are the generated sample.
+    Args:
+        card: Filled with the components.
+        assessment: Of the test images.
+        title: Names the model, such as its trial's key.
+        model_card: In Markdown.
+        synthetic: Whether the images are the generated sample.
     """
-
-    report: Report
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    stress: Sequence[StressRow]
-    examples: NDArray[np.int64]
-    images: NDArray[np.uint8]
-    heat: NDArray[np.float32]
-    title: str
-    model_card: str
-    synthetic: bool
+    card.append(Markdown(f"# Test: {title}\n\n{SYNTHETIC if synthetic else ''}"))
+    _ranking(card, assessment)
+    _operating_point(card, assessment)
+    _usefulness(card, assessment)
+    _calibration(card, assessment)
+    _robustness(card, assessment)
+    _saliency(card, assessment)
+    card.append(Markdown(model_card))
 
 
-def show(card: Card, findings: TestFindings) -> None:
-    """Show everything known about a model on the test images."""
-    card.append(Markdown(f"# Test: {findings.title}\n\n{SYNTHETIC if findings.synthetic else ''}"))
-    _ranking(card, findings)
-    _operating_point(card, findings)
-    _usefulness(card, findings)
-    _calibration(card, findings)
-    _robustness(card, findings)
-    _saliency(card, findings)
-    card.append(Markdown(findings.model_card))
-
-
-def _ranking(card: Card, findings: TestFindings) -> None:
-    report, scores = findings.report, findings.report["all"]
+def _ranking(card: Card, assessment: Assessment) -> None:
+    report, scores = assessment.report, assessment.report["all"]
     images = f"{scores['n']:,} test images, {scores['n_malignant']:,} malignant"
     parts = [f"**AUROC {estimate(scores['auroc'])}** on {images}; with 95% intervals in brackets."]
     if (shortcut := scores["shortcut"]) is not None:
@@ -92,8 +66,8 @@ def _twins(n: int | None) -> str:
     return f"Test images with a twin (a near-duplicate) in training: {n:,}. They can inflate the results."
 
 
-def _operating_point(card: Card, findings: TestFindings) -> None:
-    report, scores = findings.report, findings.report["all"]
+def _operating_point(card: Card, assessment: Assessment) -> None:
+    report, scores = assessment.report, assessment.report["all"]
     point, threshold = scores["operating_point"], report["threshold"]
     words = f"""An image with a probability of {threshold:.3f} or higher is classified as malignant. The threshold was \
 chosen on validation images.
@@ -102,12 +76,12 @@ False negatives (missed malignant images): {point["false_negatives"]:,} of {scor
 (false alarms): {point["false_positives"]:,} of {scores["n"] - scores["n_malignant"]:,} benign images."""
     card.append(Markdown(f"## Operating point: threshold {threshold:.3f}\n\n{words}"))
     _metrics(card, report, "Operating point")
-    card.append(picture(figures.confusion_figure(findings.labels, findings.probabilities, threshold)))
-    card.append(picture(figures.score_histogram(findings.labels, findings.probabilities, threshold)))
+    card.append(picture(figures.confusion_figure(assessment.labels, assessment.probabilities, threshold)))
+    card.append(picture(figures.score_histogram(assessment.labels, assessment.probabilities, threshold)))
 
 
-def _usefulness(card: Card, findings: TestFindings) -> None:
-    report = findings.report
+def _usefulness(card: Card, assessment: Assessment) -> None:
+    report = assessment.report
     words = "How often a decision is correct depends on the prevalence of malignant lesions among the patients."
     card.append(Markdown(f"## Predictive values\n\n{words}"))
     _metrics(card, report, "Predictive values")
@@ -118,21 +92,21 @@ prevalence of these test images, which is much higher than in practice."""
     card.append(picture(figures.decision_figure(report["all"]["decision_curve"], report["threshold"])))
 
 
-def _calibration(card: Card, findings: TestFindings) -> None:
-    calibration = findings.report["all"]["calibration"]
+def _calibration(card: Card, assessment: Assessment) -> None:
+    calibration = assessment.report["all"]["calibration"]
     words = "In a calibrated model, about 80% of the images with a probability of 0.8 are malignant. ECE is the "
     words += "expected calibration error; the value in brackets is what 95% of perfectly calibrated models stay below."
     if calibration["before"] is not None:
         words += " The temperature was fitted on validation images."
     card.append(Markdown(f"## Calibration\n\n{words}"))
-    _metrics(card, findings.report, "Calibration")
+    _metrics(card, assessment.report, "Calibration")
     card.append(picture(figures.reliability_figure(calibration)))
 
 
-def _robustness(card: Card, findings: TestFindings) -> None:
+def _robustness(card: Card, assessment: Assessment) -> None:
     words = "The same test images as another camera, clinic or operator would take them."
     card.append(Markdown(f"## Robustness\n\n{words}"))
-    card.append(picture(figures.stress_figure(findings.stress)))
+    card.append(picture(figures.stress_figure(assessment.stress)))
     rows = [
         [
             row["name"],
@@ -142,22 +116,22 @@ def _robustness(card: Card, findings: TestFindings) -> None:
             number(row["specificity"]),
             number(row["probability_change"]),
         ]
-        for row in findings.stress
+        for row in assessment.stress
     ]
     heads = ["images", "AUROC", "AUROC change", "sensitivity", "specificity", "mean probability change"]
     card.append(table(rows, heads))
 
 
-def _saliency(card: Card, findings: TestFindings) -> None:
+def _saliency(card: Card, assessment: Assessment) -> None:
     card.append(Markdown(f"## Grad-CAM: what the model looked at\n\n{GRAD_CAM}"))
-    if len(findings.examples):
-        truths, shown = findings.labels[findings.examples], findings.probabilities[findings.examples]
-        positive = shown >= findings.report["threshold"]
+    if len(assessment.examples):
+        truths, shown = assessment.labels[assessment.examples], assessment.probabilities[assessment.examples]
+        positive = shown >= assessment.report["threshold"]
         captions = [
             f"{OUTCOMES[int(truth), bool(malignant)]} ({probability:.2f})"
             for truth, malignant, probability in zip(truths, positive, shown, strict=True)
         ]
-        card.append(picture(figures.heat_grid(findings.images, findings.heat, truths, captions), "jpeg"))
+        card.append(picture(figures.heat_grid(assessment.images, assessment.heat, truths, captions), "jpeg"))
 
 
 def _metrics(card: Card, report: Report, section: Section) -> None:

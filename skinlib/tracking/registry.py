@@ -20,6 +20,7 @@ from mlflow.types import ColSpec, Schema, TensorSpec
 
 import skinlib
 from skinlib.errors import TrackingError
+from skinlib.evaluation.metrics import Metrics
 from skinlib.serving import classifier
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.tracking.connection import connect, unless_exists, without_credentials
@@ -50,7 +51,7 @@ def register(
     weights: Mapping[str, np.ndarray],
     settings: ClassifierSettings,
     data_hash: str,
-    metrics: Mapping[str, float | None],
+    metrics: Metrics,
     model_card: str,
     synthetic: bool,
 ) -> RegisteredModel:
@@ -63,7 +64,7 @@ def register(
         weights: the network's state dict by name.
         settings: what the network is served with.
         data_hash: of the manifest.
-        metrics: on the test set; None is left out.
+        metrics: on the test set; None is not recorded.
         model_card: from `model_card.render`. Its excerpt becomes the version's description; the whole card is stored
             with the run and with the model's files.
         synthetic: whether the data set is the generated sample.
@@ -71,7 +72,7 @@ def register(
     Raises:
         TrackingError: MLflow does not answer or refuses, or the model's files cannot be stored.
     """
-    scores = {key: f"{value:.4g}" for key, value in metrics.items() if value is not None}
+    scores = {key: f"{value:.4g}" for key, value in metrics.items() if isinstance(value, int | float)}
     facts = {"run": run_key, "data_hash": data_hash, "synthetic": str(synthetic).lower()}
     tags = {tag.key: tag.value for tag in to_tags(facts | {f"test.{key}": value for key, value in scores.items()})}
     with connect(run["uri"]) as client:
@@ -206,9 +207,7 @@ def load(model: str) -> Served:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             where = without_credentials(client.tracking_uri)
-            raise TrackingError(
-                f"MLflow at {where} has no {model}; name an existing one as {named}."
-            ) from None
+            raise TrackingError(f"MLflow at {where} has no {model}; name an existing one as {named}.") from None
         try:
             loaded = mlflow.pyfunc.load_model(path)
             settings = getattr(loaded.unwrap_python_model(), "settings", None)

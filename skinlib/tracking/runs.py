@@ -7,7 +7,7 @@ started. All calls use `MlflowClient`: there is no active run and no global trac
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import TypedDict, cast
+from typing import TypedDict
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -101,7 +101,7 @@ class TrialLog:
     def finish(
         self,
         history: Sequence[Epoch],
-        metrics: Mapping[str, float | None],
+        metrics: Mapping[str, object],
         status: str = "finished",
         reason: str | None = None,
     ) -> None:
@@ -112,7 +112,7 @@ class TrialLog:
 
         Args:
             history: of all epochs.
-            metrics: final values by names that the history does not have; None and NaN are left out.
+            metrics: final numbers by names that the history does not have; None and NaN are left out.
             status: anything but `finished` marks the run as failed.
             reason: why the trial ended.
 
@@ -138,8 +138,8 @@ class TrialLog:
         return self._run_id
 
 
-def log_metrics(run: RecordedRun, metrics: Mapping[str, float | None]) -> None:
-    """Log final values to a run without None and NaN; logging the same values again changes nothing."""
+def log_metrics(run: RecordedRun, metrics: Mapping[str, object]) -> None:
+    """Log final numbers to a run without None and NaN; logging the same values again changes nothing."""
     with connect(run["uri"]) as client:
         _log_points(client, run["run_id"], _final(metrics, _started_ms(client, run["run_id"])))
 
@@ -205,19 +205,18 @@ def _params(values: Mapping[str, object]) -> list[Param]:
 def _curve(history: Sequence[Epoch]) -> list[Metric]:
     points: list[Metric] = []
     for epoch in history:
-        numbers = cast(Mapping[str, float], epoch)  # To mypy, the values of a TypedDict are objects.
-        values = {key: value for key, value in numbers.items() if key not in ("epoch", "time_ms")}
+        values = {key: value for key, value in epoch.items() if key not in ("epoch", "time_ms")}
         points += _points(values, epoch["time_ms"], step=epoch["epoch"])
     return points
 
 
-def _final(values: Mapping[str, float | None], time_ms: int) -> list[Metric]:
-    known = {key: value for key, value in values.items() if value is not None and not math.isnan(value)}
-    return _points(known, time_ms, step=0)
+def _final(values: Mapping[str, object], time_ms: int) -> list[Metric]:
+    return [point for point in _points(values, time_ms, step=0) if not math.isnan(point.value)]
 
 
-def _points(values: Mapping[str, float | None], time_ms: int, step: int) -> list[Metric]:
-    return [Metric(key, float(value), time_ms, step) for key, value in values.items() if value is not None]
+def _points(values: Mapping[str, object], time_ms: int, step: int) -> list[Metric]:
+    """Turn the numbers among some values into points; the values of a TypedDict are objects to a type checker."""
+    return [Metric(key, float(value), time_ms, step) for key, value in values.items() if isinstance(value, int | float)]
 
 
 def _log_points(client: MlflowClient, run_id: str, points: list[Metric]) -> None:

@@ -1,7 +1,7 @@
 """Sweep configs: the trials of a list, a grid or a random search, validated before the run starts."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
@@ -133,6 +133,17 @@ def trials_from(config: Mapping[str, object], seed: int) -> list[Trial]:
             )
         trials.append(trial)
     return trials
+
+
+def check_weights(trials: Sequence[Trial]) -> None:
+    """Raise ConfigError if a trial's pretrained weights cannot be loaded or belong to another architecture."""
+    needed = {(trial.weights, trial.architecture) for trial in trials if trial.weights != "none"}
+    if needed:  # torch takes seconds to import
+        from skinlib.networks.pretrained import load_pretrained
+        from skinlib.networks.resnet import build
+
+        for weights, architecture in needed:
+            build(architecture, load_pretrained(weights, architecture))
 
 
 def _explain(error: ValidationError) -> str:

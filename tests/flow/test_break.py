@@ -9,11 +9,12 @@ import mlflow
 import numpy as np
 import psutil
 
-from skinlib.dataset import open_packed
-from skinlib.slots import take_slot
-from skinlib.storage import open_store
-from skinlib.sweep import Trial
-from skinlib.training import Checkpoint, train
+from skinlib.data.packing import open_packed
+from skinlib.data.storage import open_store
+from skinlib.training.checkpoint import Checkpoint
+from skinlib.training.loop import train
+from skinlib.training.slots import take_slot
+from skinlib.training.trial import Trial
 from tests.flow.conftest import TINY, sweep, wait_for
 
 LONG = {"epochs": 30}

@@ -1,4 +1,4 @@
-"""The same flow as a definition for Argo Workflows: made offline, against a real S3 server."""
+"""The flow as a workflow definition for Argo Workflows, created offline with a real S3 server."""
 
 import json
 import re
@@ -23,7 +23,7 @@ STEPS = ["start", "ingest", "train", "select", "evaluate", "register", "end"]
 
 
 def create(place: Place, *options: str) -> dict[str, Any]:
-    """Make the definition and return it."""
+    """Create the definition and return it."""
     path = place.folder / "compute.json"
     path.write_text(json.dumps(COMPUTE))
     flow = [str(ROOT / "flows/train.py"), "--quiet", "--datastore", "s3", "--config", "compute", str(path), *options]
@@ -53,17 +53,17 @@ def workflow(place):
 
 @pytest.fixture(scope="module")
 def containers(workflow):
-    """The container of each step's template, by step."""
+    """Return the container of each step's template, by step."""
     found = {template["name"]: template for template in workflow["spec"]["templates"] if "container" in template}
     return {step: found[step]["container"] for step in STEPS}
 
 
-def test_the_gpu_is_asked_for_by_training_alone(containers):
-    asking = [step for step, container in containers.items() if "nvidia.com/gpu" in container["resources"]["limits"]]
-    assert asking == ["train"]
+def test_only_training_requests_the_gpu(containers):
+    requesting = [step for step, container in containers.items() if "nvidia.com/gpu" in container["resources"]["limits"]]
+    assert requesting == ["train"]
 
 
-def test_the_gpu_is_of_the_type_that_the_config_names(workflow):
+def test_the_gpu_has_the_type_of_the_config(workflow):
     selectors = {template["name"]: template.get("nodeSelector") for template in workflow["spec"]["templates"]}
     assert selectors["train"] == {"nvidia.com/gpu.product": "NVIDIA-L4"}
     assert not selectors["ingest"]
@@ -76,13 +76,13 @@ def test_every_step_has_the_image_and_the_environment(containers):
         assert variables["MLFLOW_TRACKING_URI"] == "https://mlflow.example.org"
 
 
-def test_every_template_has_a_name_that_argo_takes(workflow):
+def test_every_template_has_a_name_that_argo_accepts(workflow):
     names = [template["name"] for template in workflow["spec"]["templates"]] + list(workflow["spec"].get("hooks", {}))
     assert "error-mark-failed" in names
     assert [name for name in names if not re.fullmatch(r"[a-zA-Z0-9][-a-zA-Z0-9]*", name)] == []
 
 
-def test_every_step_knows_the_commit_that_was_deployed(containers):
+def test_every_step_knows_the_deployed_commit(containers):
     commits = {
         variable.get("value") for c in containers.values() for variable in c["env"] if "COMMIT" in variable["name"]
     }
@@ -94,8 +94,8 @@ def test_no_credential_is_in_the_definition(workflow, s3_server):
     assert s3_server.secret_key not in json.dumps(workflow)
 
 
-def test_the_definition_is_what_argo_s_own_schema_asks_for(workflow):
-    # Models generated from Argo's schema: what they do not know, they drop, as the server does.
+def test_the_definition_matches_argo_s_own_schema(workflow):
+    # These models are generated from Argo's schema, and drop unknown fields, as the server does.
     read = WorkflowTemplate.model_validate(workflow)
     assert without_nulls(read.model_dump(by_alias=True, exclude_unset=True, mode="json")) == without_nulls(workflow)
 
@@ -113,14 +113,14 @@ def without_nulls(value: Any) -> Any:
         (["--branch", "staging"], "skinlesion.test.staging.skinlesionflow"),
         (["--production"], "skinlesion.prod.skinlesionflow"),
     ],
-    ids=["one's own", "staging", "production"],
+    ids=["personal", "staging", "production"],
 )
-def test_each_branch_of_the_project_is_a_workflow_of_its_own(place, workflow, options, name):
+def test_each_branch_of_the_project_has_its_own_workflow(place, workflow, options, name):
     definition = create(place, *options) if options else workflow
     assert definition["metadata"]["name"] == name
 
 
-def test_another_namespace_than_the_profile_s_is_refused_in_a_sentence(place):
+def test_a_namespace_other_than_the_profile_s_is_refused_in_a_sentence(place):
     path = place.folder / "elsewhere.json"
     path.write_text(json.dumps(COMPUTE | {"namespace": "elsewhere"}))
     flow = [str(ROOT / "flows/train.py"), "--datastore", "s3", "--config", "compute", str(path)]

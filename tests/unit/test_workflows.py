@@ -1,4 +1,4 @@
-"""The workflows: what the linters say, and what they cannot know."""
+"""The GitHub workflows: the linters, and what linters cannot check."""
 
 import os
 import re
@@ -38,17 +38,17 @@ def test_the_linters_find_nothing(linter):
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-def test_every_action_is_pinned_by_commit_with_its_version_beside_it():
+def test_every_action_is_pinned_by_commit_and_names_its_version():
     used = [line for file in FILES for line in file.read_text().splitlines() if "uses:" in line]
     others = [line for line in used if "uses: $/" not in line]
     assert others
     assert not [line for line in others if not re.search(r"uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$", line)]
-    # One action in two versions would be an update half made.
+    # One action in two versions would be an incomplete update.
     assert len({line.split("uses: ")[1] for line in others}) == len({re.split("[:@]", line)[1] for line in others})
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS)
-def test_nothing_is_permitted_but_what_a_job_asks_for(workflow):
+def test_a_job_has_only_the_permissions_that_it_requests(workflow):
     assert WORKFLOWS[workflow]["permissions"] == {}
     for job in WORKFLOWS[workflow]["jobs"].values():
         assert job["permissions"].items() <= {"contents": "read", "id-token": "write"}.items()
@@ -68,7 +68,7 @@ def test_no_long_lived_key_is_used():
 
 
 @pytest.mark.parametrize(("workflow", "job"), [names for names in JOBS if names != ("deploy", "checks")])
-def test_a_job_has_an_end_and_leaves_no_credentials_behind(workflow, job):
+def test_a_job_has_a_time_limit_and_leaves_no_credentials_behind(workflow, job):
     content = WORKFLOWS[workflow]["jobs"][job]
     assert int(content["timeout-minutes"]) <= 60
     checkouts = [step for step in content["steps"] if step.get("uses", "").startswith("actions/checkout@")]
@@ -100,11 +100,11 @@ def test_develop_goes_to_staging_and_a_release_tag_to_production():
 
 
 @pytest.mark.parametrize("name", ["Deploy to staging", "Deploy to production"])
-def test_metaflow_takes_the_command_that_deploys(name):
+def test_metaflow_accepts_the_command_that_deploys(name):
     program, flow, *options = shlex.split(step("deploy", name)["run"])
     config = options.index("--config")
     assert options[config + 1] == "compute"
-    # Everything but what reaches a cluster: the options before it, the subcommand, and its own options by its help.
+    # Everything that does not reach a cluster: the options before the subcommand, the subcommand, and its help.
     options = options[:config] + options[config + 3 :]
     options[options.index("s3")] = "local"
     del options[options.index("create") + 1 :]
@@ -126,7 +126,7 @@ def test_a_release_that_is_not_on_main_is_refused(tmp_path):
     git("commit", "--quiet", "--allow-empty", "--message=on main")
     on_main = git("rev-parse", "HEAD")
     git("update-ref", "refs/remotes/origin/main", on_main)
-    git("commit", "--quiet", "--allow-empty", "--message=beside it")
+    git("commit", "--quiet", "--allow-empty", "--message=elsewhere")
     command = step("image", "Check that the release is on main")["run"]
 
     def outcome(commit: str) -> int:
@@ -136,7 +136,7 @@ def test_a_release_that_is_not_on_main_is_refused(tmp_path):
     assert outcome(git("rev-parse", "HEAD")) == 1
 
 
-def test_the_image_of_this_commit_is_the_one_that_tasks_run_in():
+def test_tasks_run_in_the_image_of_this_commit():
     image, deploy = WORKFLOWS["deploy"]["jobs"]["image"], WORKFLOWS["deploy"]["jobs"]["deploy"]
     assert 'make image IMAGE="$IMAGE_REPOSITORY:$GITHUB_SHA" PUSH=1' in commands("deploy", "image")[-1]
     assert image["env"]["IMAGE_REPOSITORY"] == "${{ vars.IMAGE_REPOSITORY }}"
@@ -146,7 +146,7 @@ def test_the_image_of_this_commit_is_the_one_that_tasks_run_in():
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_an_image_whose_tag_is_there_is_not_pushed_again(tmp_path, there):
+def test_an_image_whose_tag_exists_is_not_pushed_again(tmp_path, there):
     for name, code in (("aws", 0 if there else 1), ("docker", 0), ("make", 0)):
         program = f'#!/bin/sh\necho {name} "$@" >> "{tmp_path}/calls"\n'
         program += f'case "$*" in *describe-images*) exit {code};; esac\n'

@@ -3,6 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from skinlib.evaluation.assessment import Assessment
+from skinlib.evaluation.metrics import binary_metrics
 from skinlib.reporting import figures, test_card
 from skinlib.reporting.metric_table import metric_rows
 from skinlib.reporting.text import estimate, metric
@@ -10,22 +12,22 @@ from tests.unit import results
 from tests.unit.reporting.recording import RecordingCard
 from tests.unit.results import LABELS, PROBABILITIES
 
-FINDINGS = test_card.TestFindings(
-    report=results.report(),
+ASSESSMENT = Assessment(
     labels=LABELS,
     probabilities=PROBABILITIES,
+    metrics=binary_metrics(LABELS, PROBABILITIES, results.THRESHOLD),
+    report=results.report(),
     stress=results.STRESS,
     examples=np.zeros(0, int),
     images=np.zeros((0, 224, 224, 3), np.uint8),
     heat=np.zeros((0, 224, 224), np.float32),
-    title="resnet18-128px",
-    model_card="# Model card\n\n|a|b|\n|-|-:|\n|1|2|\n",
-    synthetic=False,
 )
+MODEL_CARD = "# Model card\n\n|a|b|\n|-|-:|\n|1|2|\n"
 
 
-def show(card, **changed):
-    test_card.show(card, dataclasses.replace(FINDINGS, **changed))
+def show(card, synthetic=False, **changed):
+    assessment = dataclasses.replace(ASSESSMENT, **changed)
+    test_card.show(card, assessment, "resnet18-128px", MODEL_CARD, synthetic)
 
 
 def examples(*indices):

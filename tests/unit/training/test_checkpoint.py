@@ -1,0 +1,51 @@
+import pickle
+
+import pytest
+import torch
+
+from skinlib.data.storage import open_store
+from skinlib.training.checkpoint import Checkpoint, checkpoint_folder, checkpoint_key
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return Checkpoint(open_store(str(tmp_path)), checkpoint_key("7-ab", "resnet10-32px-1", "0" * 64))
+
+
+STATE = {
+    "network": {"fc.weight": torch.arange(3.0)},
+    "average": {},
+    "optimiser": {"state": {}, "param_groups": [{"lr": 0.1}]},
+    "history": [{"epoch": 1, "train_loss": 0.5}],
+    "best": {},
+    "best_epoch": 1,
+}
+
+
+def test_a_trial_without_a_checkpoint_has_no_state(checkpoint):
+    assert checkpoint.load() is None
+
+
+def test_a_saved_state_is_loaded_unchanged(checkpoint):
+    checkpoint.save(STATE)
+    loaded = checkpoint.load()
+    assert torch.equal(loaded["network"].pop("fc.weight"), torch.arange(3.0))
+    assert loaded == {**STATE, "network": {}}
+
+
+def test_a_checkpoint_that_runs_code_is_refused(checkpoint):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("code ran",))
+
+    checkpoint.save({"network": Evil()})
+    with pytest.raises(pickle.UnpicklingError):
+        checkpoint.load()
+
+
+def test_the_key_tells_runs_trials_and_data_apart():
+    keys = {
+        checkpoint_key(run, trial, data * 64) for run in ("1-a", "2-b") for trial in ("t1", "t2") for data in ("0", "1")
+    }
+    assert len(keys) == 8
+    assert all(key.startswith((checkpoint_folder("1-a") + "/", checkpoint_folder("2-b") + "/")) for key in keys)
