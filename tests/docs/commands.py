@@ -39,7 +39,7 @@ COVERED = {
     "make test": ".ci/run",
     "make image": ".github/workflows/checks.yml",
     "make image IMAGE=* PUSH=1": (
-        "tests/unit/test_image.py::test_make_builds_the_target_for_tasks_and_pushes_only_when_told"
+        "tests/unit/test_image.py::test_make_builds_the_target_for_tasks_and_pushes_only_on_request"
     ),
     "make resume": "tests/flow/test_break.py::test_a_killed_flow_is_resumed_and_nothing_finished_is_done_again",
     "SKINLIB_COMPUTE=* make resume": (
@@ -60,7 +60,7 @@ COVERED = {
         "::test_without_a_metadata_service_a_killed_task_is_retried_and_a_killed_run_resumes_on_another_backend"
     ),
     "python flows/train.py *argo-workflows create": (
-        "tests/flow/test_deploy.py::test_each_branch_of_the_project_is_a_workflow_of_its_own"
+        "tests/flow/test_deploy.py::test_each_branch_of_the_project_has_its_own_workflow"
     ),
     "skinlib doctor --compute *": "tests/platform/test_doctor.py::test_every_check_passes_on_the_platform",
     "make infra": "tests/unit/infra/test_deploy.py::test_one_command_creates_everything_and_prints_the_next_step",
