@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypedDict, cast
 
@@ -24,6 +23,7 @@ from skinlib.evaluation.metrics import Metrics
 from skinlib.serving import classifier
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.tracking.connection import connect, unless_exists, without_credentials
+from skinlib.tracking.requirements import pinned
 from skinlib.tracking.runs import RecordedRun, to_tags
 
 CHAMPION = "champion"
@@ -137,8 +137,7 @@ def _log_model(
             ),
             # Small, since MLflow stores it as JSON.
             input_example=np.zeros((2, 32, 32, 3), np.uint8),
-            # Without the local part (+cu128), which package indexes do not have.
-            pip_requirements=[f"{package}=={version(package).split('+')[0]}" for package in _PACKAGES],
+            pip_requirements=pinned(_PACKAGES),
             mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
         )
         (path / _CARD).write_text(model_card)
