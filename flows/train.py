@@ -170,7 +170,7 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.evaluation import calibration, metrics, selection
         from skinlib.reporting import leaderboard_card
 
-        self.merge_artifacts(inputs, exclude=["trial_key", "result", "weights"])
+        self.merge_artifacts(inputs, exclude=["trial_keys", "trial_key", "result", "weights"])
         results = {branch.trial_key: branch.result for branch in inputs}
         labels, groups = (values[self.split["validation"]] for values in (self.labels, self.groups))
         self.leaderboard = selection.leaderboard(self.trials, results, labels, groups, self.shortcut_validation)

@@ -215,7 +215,7 @@ Registered: {registered["name"]} version {registered["version"]}, alias {registe
 Next:
   see the cards (data, training, leaderboard, test):  make cards
   browse runs and models:  {look}
-  evaluate on other images:  python -m skinlib evaluate models:/{registered["name"]}@{registered["alias"]} FOLDER
+  evaluate on other images:  skinlib evaluate models:/{registered["name"]}@{registered["alias"]} FOLDER
 """
 
 

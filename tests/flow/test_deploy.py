@@ -59,8 +59,8 @@ def containers(workflow):
 
 
 def test_only_training_requests_the_gpu(containers):
-    requesting = [step for step, container in containers.items() if "nvidia.com/gpu" in container["resources"]["limits"]]
-    assert requesting == ["train"]
+    limits = {step: container["resources"]["limits"] for step, container in containers.items()}
+    assert [step for step, of in limits.items() if "nvidia.com/gpu" in of] == ["train"]
 
 
 def test_the_gpu_has_the_type_of_the_config(workflow):

@@ -157,7 +157,8 @@ def test_rotation_and_mirroring_change_the_probability_of_a_trained_network_litt
     monkeypatch.setattr(stress, "SHIFTS", turned)
     images = np.stack([sample.draw(1, "train", name, i) for name in ("benign", "malignant") for i in range(1, 61)])
     labels, everything = np.repeat([0, 1], 60), np.arange(120)
-    trial = Trial(architecture="resnet10", image_size=32, epochs=20, batch_size=16)
+    # 20 epochs give an AUROC of 0.86 in bf16 but 0.84 in float32; 40 give 0.88 and 0.90.
+    trial = Trial(architecture="resnet10", image_size=32, epochs=40, batch_size=16)
     checkpoint = Checkpoint(open_store(str(tmp_path)), "checkpoint.pt")
     trained = train(trial, images, labels, everything, everything, seed=0, slot=Slot("cpu", 1), checkpoint=checkpoint)
     network = resnet.restore(trial.architecture, trained.weights)
