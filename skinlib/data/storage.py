@@ -197,7 +197,9 @@ def map_ahead(function: Callable[[_Item], _Result], items: Iterable[_Item], thre
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Not waiting for the threads: if an error abandons this generator, the garbage collector closes it, perhaps
+        # while another thread starts and holds a lock that the end of a thread needs.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _open_folder(folder: str, create: bool) -> Store:

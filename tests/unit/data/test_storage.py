@@ -341,3 +341,19 @@ def test_a_time_out_names_the_object(moody_store: Store) -> None:
     with pytest.raises(StorageError, match="s3://lab/slow cannot be read: no answer from the server"):
         moody_store.read("slow")
     assert _Moody.seen.count("slow") > 1
+
+
+def test_an_abandoned_map_ahead_is_closed_without_waiting_for_its_threads() -> None:
+    release, closed = threading.Event(), threading.Event()
+    results = storage.map_ahead(lambda item: item == 0 or release.wait(30), range(4), threads=2)
+    assert next(results)
+
+    def close() -> None:
+        results.close()
+        closed.set()
+
+    threading.Thread(target=close).start()
+    try:
+        assert closed.wait(10)
+    finally:
+        release.set()
