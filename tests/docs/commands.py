@@ -24,8 +24,6 @@ RUN = [
     "skinlib audit s3://bucket/prefix --json",
     "skinlib doctor",
     "skinlib evaluate models:/skin-lesion@champion FOLDER",
-    "skinlib evaluate models:/skin-lesion@champion s3://bucket/prefix --json",
-    "skinlib sample DIRECTORY",
     "METAFLOW_USER=container python -c 'from metaflow import get_namespace; print(get_namespace())'",
 ]
 
@@ -62,6 +60,10 @@ COVERED = {
     "python flows/train.py *argo-workflows create": (
         "tests/flow/test_deploy.py::test_each_branch_of_the_project_has_its_own_workflow"
     ),
+    "skinlib evaluate models:/skin-lesion@champion s3://bucket/prefix --json": (
+        "tests/flow/test_run.py::test_the_command_and_the_flow_give_the_same_metrics"
+    ),
+    "skinlib sample DIRECTORY": "tests/unit/test_cli.py::test_sample_writes_images_that_a_run_accepts",
     "skinlib doctor --compute *": "tests/platform/test_doctor.py::test_every_check_passes_on_the_platform",
     "make infra": "tests/unit/infra/test_deploy.py::test_one_command_creates_everything_and_prints_the_next_step",
     "make infra DATA=FOLDER": "tests/unit/infra/test_deploy.py::test_a_second_deployment_changes_and_uploads_nothing",

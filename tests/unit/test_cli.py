@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,13 @@ def test_the_console_command_is_the_module():
     command = subprocess.run([Path(sys.executable).with_name("skinlib"), "--help"], capture_output=True, text=True)
     assert command.stdout.startswith("Usage: skinlib ")
     assert command.stdout == skinlib("--help").stdout
+
+
+def test_sample_writes_images_that_a_run_accepts(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample, "generate", partial(sample.generate, n_train=2, n_test=2))
+    result = CliRunner().invoke(commands, ["sample", str(tmp_path / "lesions")], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert len(list_images(str(tmp_path / "lesions")).objects) == 4
 
 
 def test_the_commands_start_without_heavy_imports():
