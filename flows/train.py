@@ -55,7 +55,8 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.tracking import runs
         from skinlib.training import sweep
 
-        config.check_run_options(self.seed, self.validation_fraction, self.max_rejected, self.sensitivity)
+        options = {name: getattr(self, name) for name in ("seed", "validation_fraction", "max_rejected", "sensitivity")}
+        config.check_run_options(**options, experiment=self.experiment, model_name=self.model_name)
         hooks.check_remote(self.compute)
         trials = sweep.trials_from(self.sweep, self.seed)
         sweep.check_weights(trials)
@@ -66,12 +67,11 @@ class SkinLesionFlow(FlowSpec):
         # A resumed run copies this artifact, and so finds its checkpoints and its MLflow runs again.
         self.run_key = f"{current.run_id}-{secrets.token_hex(4)}"
         # Last, so that no failure above leaves an empty run in MLflow.
-        options = ("data", "seed", "validation_fraction", "max_rejected", "sensitivity")
         self.tracking = runs.start_run(
             self.experiment,
             self.run_key,
             name=f"{current.flow_name}/{current.run_id}",
-            params={name: getattr(self, name) for name in options} | {"trials": len(trials)},
+            params={"data": self.data, **options, "trials": len(trials)},
             tags={"metaflow_run": f"{current.flow_name}/{current.run_id}"},
             git_commit=self.git_commit,
         )
@@ -159,8 +159,7 @@ class SkinLesionFlow(FlowSpec):
         metrics = {"best_validation_auroc": result.validation_auroc, **above}
         log.finish(result.history, metrics, result.status, result.reason)
         # Two artifacts: `select` reads the result of every trial, but only the winner's weights.
-        self.weights = result.weights
-        self.result = result.summary()
+        self.result, self.weights = result.summary(), result.weights
         self.next(self.select)
 
     @card(type="blank", id="leaderboard")

@@ -20,6 +20,7 @@ from skinlib.data.listing import list_images
 from skinlib.data.upload import upload_folder
 from skinlib.errors import SkinlibError
 from skinlib.progress import printed
+from skinlib.reporting import text
 
 TEMPLATE = Path(__file__).with_name("stack.yaml")
 
@@ -47,8 +48,7 @@ def up(name: str, data: str, pairs: tuple[str, ...], template: Path, yes: bool) 
         click.echo("Nothing was changed.")
         return
     url = f"s3://{stack.outputs['DataBucket']}/{'sample' if data == 'sample' else folder.name}"
-    counts = upload_folder(folder, url, printed("files compared"))
-    click.echo(f"Uploaded {counts['uploaded']:,} files to {url}; {counts['unchanged']:,} were already there.")
+    click.echo(text.upload_report(upload_folder(folder, url, printed("files compared"))))
     click.echo(profile.write(profile.path_of(name), profile.settings_for(stack.outputs)))
     _show_next_steps(name, url, stack.outputs["RepositoryUri"])
 

@@ -35,12 +35,18 @@ def sample(directory: Path) -> None:
 @commands.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("url")
-def upload(folder: Path, url: str) -> None:
+@click.option("--delete", is_flag=True, help="Ask, then delete what is at URL but not in FOLDER.")
+def upload(folder: Path, url: str, delete: bool) -> None:
     """Upload the files in FOLDER to URL (s3://bucket/prefix), except those that are already there."""
+    from skinlib.data.storage import open_store
     from skinlib.data.upload import upload_folder
+    from skinlib.reporting import text
 
-    counts = upload_folder(folder, url, printed("files compared"))
-    click.echo(f"{counts['uploaded']:,} files uploaded to {url}, {counts['unchanged']:,} were already there.")
+    done = upload_folder(folder, url, printed("files compared"))
+    click.echo(text.upload_report(done))
+    if delete and done.absent and click.confirm(f"Delete these {len(done.absent):,} at {done.url}?"):
+        open_store(done.url).delete_objects(done.absent)
+        click.echo(f"Deleted {len(done.absent):,} files.")
 
 
 @commands.command()

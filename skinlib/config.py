@@ -49,11 +49,18 @@ def _explain_one(
     return f"{where}: {message[0].lower()}{message[1:]}{shown}".removeprefix(": ")
 
 
-def check_run_options(seed: int, validation_fraction: float, max_rejected: float, sensitivity: float) -> None:
+def check_run_options(
+    seed: int,
+    validation_fraction: float,
+    max_rejected: float,
+    sensitivity: float,
+    experiment: str,
+    model_name: str,
+) -> None:
     """Check the options of a run.
 
     Raises:
-        ConfigError: An option is out of range.
+        ConfigError: An option is out of range, or MLflow would refuse a name after the training.
     """
     if not 0 <= seed < 2**32:
         raise ConfigError(f"The seed is {seed}; give a number from 0 to 2**32 - 1.")
@@ -63,3 +70,9 @@ def check_run_options(seed: int, validation_fraction: float, max_rejected: float
         raise ConfigError(f"The fraction max-rejected is {max_rejected:g}; give a number from 0 to below 1.")
     if not 0 < sensitivity <= 1:
         raise ConfigError(f"The sensitivity is {sensitivity:g}; give a number above 0 and at most 1, such as 0.95.")
+    if not experiment.strip():
+        raise ConfigError("The name of the experiment is empty; give one with --experiment.")
+    if not model_name.strip() or set(model_name) & set("/:"):
+        raise ConfigError(
+            f"The model name {model_name!r} is not allowed in MLflow; give one without '/' and ':' with --model-name."
+        )

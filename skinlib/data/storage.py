@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +26,9 @@ PART_BYTES = 16 << 20  # objects up to this size are written in one request, so 
 OPEN_TIMEOUT = 4  # seconds per attempt, at most 2 attempts
 REQUEST_TIMEOUT = timedelta(seconds=60)
 RETRIES = 5
+
+# Without "://": s3:/bucket, s3:bucket, s3//bucket. One letter before the colon is a drive.
+_MISTYPED_URL = re.compile(r"[a-z][a-z0-9+.-]+:|(s3|gs|https?|file)//", re.IGNORECASE)
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -149,9 +152,13 @@ class Store:
         if not prefix.strip("/"):
             raise ValueError("delete needs a prefix: an empty one would delete the whole store")
         keys = [item.key for item in self.list(prefix)]
-        with self._explained(prefix, "deleted"):
-            self._backend.delete(keys)
+        self.delete_objects(keys)
         return len(keys)
+
+    def delete_objects(self, keys: Sequence[str]) -> None:
+        """Delete objects by their keys."""
+        with self._explained("", "changed"):
+            self._backend.delete(list(keys))
 
     @contextmanager
     def _explained(self, key: str, verb: str) -> Iterator[None]:
@@ -173,9 +180,13 @@ def open_store(url: str, *, create: bool = False, endpoint_url: str | None = Non
 
     Raises:
         StorageError: The bucket, prefix or folder does not exist; credentials are missing, expired or refused;
-            permissions are missing; the server does not answer (within 10 s); the URL is of another kind.
+            permissions are missing; the server does not answer (within 10 s); the URL is mistyped or of another kind.
     """
+    if not url.strip():
+        raise StorageError("The name of a bucket or folder is empty; give s3://bucket/prefix or a folder.")
     scheme, separator, rest = url.partition("://")
+    if not separator and _MISTYPED_URL.match(url):
+        raise StorageError(f"{url!r} is not a URL; write s3://bucket/prefix, or ./{url} for a folder.")
     if not separator:
         return _open_folder(os.path.abspath(os.path.expanduser(url)), create)
     if scheme == "file" and rest.startswith("/"):

@@ -1,22 +1,32 @@
 """Copies a folder to a bucket, except files that are already there."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from skinlib.data.listing import is_hidden
 from skinlib.data.storage import PART_BYTES, Object, map_ahead, open_store
 from skinlib.progress import Progress, reported, silent
 
 
-class UploadCounts(TypedDict):
-    """Number of files by what happened to them."""
+@dataclass(frozen=True)
+class Upload:
+    """What an upload did.
 
+    Attributes:
+        url: Where the files are now; of a folder, its absolute path.
+        uploaded: Number of files that were copied.
+        unchanged: Number of files that were already there.
+        absent: Keys at the URL that are not in the folder, hidden files excluded. They were left there.
+    """
+
+    url: str
     uploaded: int
     unchanged: int
+    absent: tuple[str, ...]
 
 
-def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> UploadCounts:
+def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> Upload:
     """Copy all files of a folder, except hidden ones, to a URL, with their paths as keys.
 
     Files that exist there with the same size and MD5 are not copied again.
@@ -38,7 +48,8 @@ def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> Upl
         return True
 
     copied = list(reported(map_ahead(copy, objects, threads=16), len(objects), on_progress))
-    return {"uploaded": sum(copied), "unchanged": len(copied) - sum(copied)}
+    absent = sorted(key for key in present.keys() - {item.key for item in objects} if not is_hidden(key))
+    return Upload(target.url, sum(copied), len(copied) - sum(copied), tuple(absent))
 
 
 def _md5_etag(path: Path) -> str:

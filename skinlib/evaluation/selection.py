@@ -59,7 +59,7 @@ def leaderboard(
 
     Of the trials within one standard error of the best validation AUROC, the one with the fewest multiply-adds wins:
     when noise hides the difference, the cheaper one wins (Breiman et al. 1984, the rule of one standard error). Among
-    equally cheap trials, the one whose key comes first wins.
+    equally cheap trials, the best AUROC wins, and then the first key.
 
     Args:
         trials: the hyperparameters by trial key.
@@ -85,7 +85,8 @@ def leaderboard(
     best = scored[ranked[0]]["validation_probabilities"]
     rows = {key: _row(key, result, labels, groups, shortcut, best) for key, result in results.items()}
     within = [key for key in ranked if rows[key]["behind_best"] <= rows[key]["standard_error"]]
-    winner = min(within, key=lambda key: (rows[key]["multiply_adds"], key))
+    # The first of the cheapest, so that between equals the AUROC decides before the key.
+    winner = min(within, key=lambda key: rows[key]["multiply_adds"])
     order = [winner, *(key for key in ranked if key != winner), *(key for key in results if key not in scored)]
     return pd.DataFrame([{**rows[key], **trials[key]} for key in order])
 
@@ -167,5 +168,5 @@ def choice(board: "pd.DataFrame") -> str:
     return (
         f"{len(within) + 1} trials are within one standard error of the best validation AUROC, so their differences "
         f"may be noise. Of these, {winner['trial']} is "
-        f"{'as cheap to run as any other, and first by key' if tie else 'the cheapest to run'}."
+        f"{'the best of the cheapest ones' if tie else 'the cheapest to run'}."
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 from skinlib.audit.findings import Audit, Pairs
 from skinlib.audit.shortcut import STATISTICS, ColourDistance
 from skinlib.data.manifest import CLASSES
+from skinlib.data.upload import Upload
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.metrics import DecisionCurve
 from skinlib.evaluation.scores import OperatingPoint, Report
@@ -149,6 +150,16 @@ def likeness(distance: Sequence[ColourDistance]) -> str:
     return (
         f"The colours are far from those of the training images\n({difference}): results from there may not carry over."
     )
+
+
+def upload_report(upload: Upload) -> str:
+    """Say what an upload did, and what is at the URL but not in the folder."""
+    lines = [f"Uploaded {upload.uploaded:,} files to {upload.url}; {upload.unchanged:,} were already there."]
+    if upload.absent:
+        n, first = len(upload.absent), upload.absent[0]
+        lines.append(f"Files there that are not in the folder: {n:,}, such as {first}. A run would use them.")
+        lines.append("To delete them: skinlib upload FOLDER URL --delete")
+    return "\n".join(lines)
 
 
 def audit_report(audit: Audit, shortcut_auroc: float | None, limit: int = 20) -> str:

@@ -98,7 +98,9 @@ def train(
         return training.result(cost)
     except _Diverged as error:
         return TrialResult("diverged", str(error), setting, cost)
-    except (torch.OutOfMemoryError, MemoryError) as error:
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
         reason = f"{error}".strip().split("\n")[0] or "the process got no more memory"
         return TrialResult("out of memory", f"{reason}; lower batch_size or image_size", setting, cost)
 
@@ -130,9 +132,15 @@ def _set_up(slot: Slot) -> Setting:
 
 def _has_bfloat16(device: str) -> bool:
     if device != "cpu":
-        return torch.cuda.is_bf16_supported()
+        # Not torch.cuda.is_bf16_supported(): it counts emulation, as on a T4. bf16 units came with Ampere.
+        return torch.cuda.get_device_capability(device) >= (8, 0)
     # torch has no public question for this. On CPUs that emulate bf16 it is slower than float32.
     return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether an error means lack of memory: for a CPU, torch raises a plain RuntimeError that says so."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _load(

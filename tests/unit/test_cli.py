@@ -60,6 +60,21 @@ def test_sample_writes_images_that_a_run_accepts(tmp_path, monkeypatch):
     assert len(list_images(str(tmp_path / "lesions")).objects) == 4
 
 
+@pytest.mark.parametrize(("answer", "left"), [("n\n", ["kept.jpg", "old.jpg"]), ("y\n", ["kept.jpg"])])
+def test_upload_deletes_what_the_folder_lacks_only_after_asking(tmp_path, answer, left):
+    folder, target = tmp_path / "folder", tmp_path / "target"
+    for path in (folder / "kept.jpg", target / "old.jpg"):
+        path.parent.mkdir()
+        path.write_bytes(b"x")
+    arguments = ["upload", str(folder), str(target)]
+    result = CliRunner().invoke(commands, arguments, catch_exceptions=False)
+    assert f"Uploaded 1 files to {target}; 0 were already there." in result.output
+    assert "Files there that are not in the folder: 1, such as old.jpg." in result.output
+    result = CliRunner().invoke(commands, [*arguments, "--delete"], input=answer, catch_exceptions=False)
+    assert f"Delete these 1 at {target}?" in result.output
+    assert sorted(path.name for path in target.iterdir()) == left
+
+
 def test_the_commands_start_without_heavy_imports():
     result = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "skinlib", "--help"], cwd=ROOT, capture_output=True, text=True

@@ -38,4 +38,23 @@ def test_an_error_names_the_key_and_what_is_wrong(config: dict[str, object], wor
 )
 def test_options_out_of_range_are_refused(options: tuple[int, float, float, float]) -> None:
     with pytest.raises(ConfigError, match="give a number"):
-        check_run_options(*options)
+        check_run_options(*options, "skin-lesion", "skin-lesion")
+
+
+@pytest.mark.parametrize(
+    ("experiment", "model_name", "words"),
+    [
+        ("", "skin", "experiment is empty"),
+        (" ", "skin", "experiment is empty"),
+        ("skin", "", "model name '' is not allowed"),
+        ("skin", "team/skin", "model name 'team/skin' is not allowed in MLflow; give one without '/' and ':'"),
+        ("skin", "skin:2", "model name 'skin:2'"),
+    ],
+)
+def test_names_that_mlflow_would_refuse_are_refused(experiment: str, model_name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_run_options(0, 0.15, 0.01, 0.95, experiment, model_name)
+
+
+def test_usual_options_are_accepted() -> None:
+    check_run_options(0, 0.15, 0.01, 0.95, "team/skin: first", "skin-lesion 2_b")

@@ -199,6 +199,12 @@ def test_credentials_are_renewed(bucket: str, monkeypatch: pytest.MonkeyPatch) -
     ("url", "message"),
     [
         ("no/such folder", "There is no folder .*/no/such folder; correct the path or create it"),
+        ("", "name of a bucket or folder is empty; give s3://bucket/prefix"),
+        (" ", "name of a bucket or folder is empty"),
+        ("s3:/bucket/x", "'s3:/bucket/x' is not a URL; write s3://bucket/prefix, or ./s3:/bucket/x for a folder"),
+        ("s3:bucket", "is not a URL"),
+        ("S3//bucket/x", "is not a URL"),
+        ("https:/host/x", "is not a URL"),
         ("gs://key:secret@bucket", "URLs like gs:// are not supported; give s3://bucket/prefix or a folder"),
         ("file://host/x", "URLs like file:// are not supported"),
         ("s3://key:secret@bucket/x", "must have the form s3://bucket/prefix, without credentials"),

@@ -69,10 +69,17 @@ def test_within_one_standard_error_of_the_best_the_cheapest_wins() -> None:
     assert selection.choice(board).endswith("Of these, cheap is the cheapest to run.")
 
 
-def test_among_equally_cheap_trials_the_first_key_wins() -> None:
-    board = rank({"b": result(scores(2, 1)), "a": result(scores(2.07, 2))})
+def test_among_equally_cheap_trials_the_best_auroc_wins() -> None:
+    board = rank({"a": result(scores(2.07, 2)), "b": result(scores(2, 1))})
+    worse = board.set_index("trial").loc["a"]
+    assert 0 < worse["behind_best"] <= worse["standard_error"]
+    assert list(board["trial"]) == ["b", "a"]
+    assert selection.choice(board).endswith("Of these, b is the best of the cheapest ones.")
+
+
+def test_among_equal_trials_the_first_key_wins() -> None:
+    board = rank({"b": result(scores(2, 1)), "a": result(scores(2, 1))})
     assert list(board["trial"]) == ["a", "b"]
-    assert selection.choice(board).endswith("Of these, a is as cheap to run as any other, and first by key.")
 
 
 def test_the_standard_error_is_that_of_the_paired_difference() -> None:

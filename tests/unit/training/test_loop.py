@@ -102,7 +102,7 @@ def test_an_epoch_is_reported_only_once_it_cannot_be_lost(run):
     assert saved == [[1], [1, 2], [1, 2, 3]]
 
 
-def test_the_history_has_an_entry_an_epoch(run):
+def test_the_history_has_one_entry_per_epoch(run):
     history = run().history
     assert [entry["epoch"] for entry in history] == [1, 2, 3]
     assert all(math.isfinite(value) for entry in history for value in entry.values())
@@ -143,6 +143,27 @@ def test_a_lack_of_memory_is_a_result_with_a_reason(run, monkeypatch):
     result = run()
     assert result.status == "out of memory"
     assert result.reason == "CUDA out of memory. Tried to allocate 2.00 GiB.; lower batch_size or image_size"
+
+
+def test_a_lack_of_memory_on_a_cpu_is_a_result_with_a_reason(run, monkeypatch):
+    monkeypatch.setattr(loop, "build", lambda *_: torch.empty(1 << 50))
+    result = run()
+    assert result.status == "out of memory"
+    assert "can't allocate memory" in result.reason
+    assert result.reason.endswith("; lower batch_size or image_size")
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((8, 6), "bfloat16"), ((9, 0), "bfloat16")]
+)
+def test_only_a_gpu_with_bf16_units_trains_in_bf16(monkeypatch, capability, precision):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    threads = torch.get_num_threads()
+    try:
+        assert loop._set_up(Slot("cuda:0", threads))["precision"] == precision
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_any_other_error_is_not_swallowed(run, monkeypatch):
