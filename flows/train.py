@@ -166,7 +166,7 @@ class SkinLesionFlow(FlowSpec):
     @step
     def select(self, inputs: list[Any]) -> None:
         """Rank the trials by validation AUROC, keep the winner's weights, and set its temperature and threshold."""
-        from skinlib.evaluation import calibration, metrics, selection
+        from skinlib.evaluation import calibration, selection, threshold
         from skinlib.reporting import leaderboard_card
 
         self.merge_artifacts(inputs, exclude=["trial_keys", "trial_key", "result", "weights"])
@@ -184,14 +184,12 @@ class SkinLesionFlow(FlowSpec):
             "architecture": self.best_trial["architecture"],
             "image_size": self.best_trial["image_size"],
             "temperature": temperature,
-            "threshold": metrics.operating_threshold(labels, probabilities, self.sensitivity),
+            "threshold": threshold.operating_threshold(labels, probabilities, self.sensitivity),
             "sensitivity": self.sensitivity,
             "shortcut": self.shortcut,
         }
-        histories, reason = (
-            {key: result["history"] for key, result in results.items()},
-            selection.choice(self.leaderboard),
-        )
+        histories = {key: result["history"] for key, result in results.items()}
+        reason = selection.explain_choice(self.leaderboard)
         leaderboard_card.show(current.card["leaderboard"], self.leaderboard, histories, reason)
         self.next(self.evaluate)
 

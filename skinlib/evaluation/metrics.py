@@ -1,6 +1,5 @@
 """Metrics of a binary classifier: how each is computed, and when it is undefined."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
@@ -65,20 +64,6 @@ def binary_metrics(labels: NDArray[np.int64], probabilities: NDArray[np.float64]
         "sensitivity": share(positive[malignant]),
         "specificity": share(~positive[~malignant]),
     }
-
-
-def operating_threshold(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float64], sensitivity: float = 0.95
-) -> float:
-    """Find the highest threshold that reaches a sensitivity.
-
-    Args:
-        labels: int (N,) of validation images, 1 is malignant; at least one image is malignant.
-        probabilities: float (N,) in 0..1, after temperature scaling.
-        sensitivity: above 0, at most 1.
-    """
-    malignant = np.sort(probabilities[labels == 1])[::-1]
-    return float(malignant[math.ceil(sensitivity * len(malignant) - 1e-9) - 1])
 
 
 def decision_curve(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> DecisionCurve:

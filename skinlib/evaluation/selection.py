@@ -156,7 +156,7 @@ def against_shortcut(
     }
 
 
-def choice(board: "pd.DataFrame") -> str:
+def explain_choice(board: "pd.DataFrame") -> str:
     """Explain why the first row of a leaderboard won."""
     winner, rivals = board.iloc[0], board.iloc[1:]
     within = rivals[rivals["behind_best"] <= rivals["standard_error"]]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from skinlib.evaluation import metrics
 from skinlib.evaluation.calibration import calibrate
-from skinlib.evaluation.metrics import auroc, binary_metrics, decision_curve, operating_threshold
+from skinlib.evaluation.metrics import auroc, binary_metrics, decision_curve
 
 LABELS = np.array([0, 0, 0, 1, 1])
 PROBABILITIES = np.array([0.1, 0.5, 0.3, 0.7, 0.2])
@@ -55,22 +55,6 @@ def test_a_monotone_map_does_not_change_the_auroc(pairs: list[tuple[int, int]]) 
 
 
 # The operating point
-
-
-@settings(derandomize=True)
-@given(scored.filter(lambda pairs: any(label for label, _ in pairs)), st.sampled_from([0.5, 0.8, 0.9, 0.95, 1.0]))
-def test_the_operating_threshold_is_the_highest_that_reaches_the_sensitivity(
-    pairs: list[tuple[int, float]], sensitivity: float
-) -> None:
-    labels, probabilities = (np.array(column) for column in zip(*pairs, strict=True))
-    threshold = operating_threshold(labels, probabilities, sensitivity)
-    assert binary_metrics(labels, probabilities, threshold)["sensitivity"] >= sensitivity
-    assert binary_metrics(labels, probabilities, np.nextafter(threshold, 2))["sensitivity"] < sensitivity
-
-
-def test_float_rounding_does_not_cost_an_image() -> None:
-    # 0.55 * 100 is a little more than 55 in binary.
-    assert operating_threshold(np.ones(100), np.arange(100), 0.55) == 45
 
 
 # Decision curve and ranking

@@ -55,7 +55,7 @@ def rank(results: dict[str, TrialSummary], **hyperparameters: Any) -> Any:
 def test_the_best_trial_wins_if_it_is_better_by_more_than_noise() -> None:
     board = rank({"a": result(scores(0.5, 1), 1), "b": result(scores(3, 2), 1000), "c": FAILED})
     assert list(board["trial"]) == ["b", "a", "c"]
-    assert selection.choice(board) == "b is better than every other trial by more than one standard error."
+    assert selection.explain_choice(board) == "b is better than every other trial by more than one standard error."
 
 
 def test_within_one_standard_error_of_the_best_the_cheapest_wins() -> None:
@@ -65,8 +65,10 @@ def test_within_one_standard_error_of_the_best_the_cheapest_wins() -> None:
     cheap = board.set_index("trial").loc["cheap"]
     assert dear["validation_auroc"] > cheap["validation_auroc"] > dear["validation_auroc"] - cheap["standard_error"]
     assert list(board["trial"]) == ["cheap", "dear", "bad"]
-    assert selection.choice(board).startswith("2 trials are within one standard error of the best validation AUROC")
-    assert selection.choice(board).endswith("Of these, cheap is the cheapest to run.")
+    assert selection.explain_choice(board).startswith(
+        "2 trials are within one standard error of the best validation AUROC"
+    )
+    assert selection.explain_choice(board).endswith("Of these, cheap is the cheapest to run.")
 
 
 def test_among_equally_cheap_trials_the_best_auroc_wins() -> None:
@@ -74,7 +76,7 @@ def test_among_equally_cheap_trials_the_best_auroc_wins() -> None:
     worse = board.set_index("trial").loc["a"]
     assert 0 < worse["behind_best"] <= worse["standard_error"]
     assert list(board["trial"]) == ["b", "a"]
-    assert selection.choice(board).endswith("Of these, b is the best of the cheapest ones.")
+    assert selection.explain_choice(board).endswith("Of these, b is the best of the cheapest ones.")
 
 
 def test_among_equal_trials_the_first_key_wins() -> None:
@@ -112,7 +114,7 @@ def test_failed_trials_are_last_with_their_reason() -> None:
     last = board.iloc[-1]
     assert (last["trial"], last["status"], last["reason"]) == ("a", "diverged", "the loss was nan")
     assert np.isnan(last["validation_auroc"])
-    assert selection.choice(board) == "b is the only trial with a model."
+    assert selection.explain_choice(board) == "b is the only trial with a model."
 
 
 def test_a_row_has_time_and_hyperparameters() -> None:
