@@ -97,25 +97,11 @@ class Clone(Place):
 
     def begin(self, command: str) -> subprocess.Popen[str]:
         """Start a command of a page, with real values for its placeholders."""
-        return subprocess.Popen(
-            ["bash", "-c", self.fill(command)],
-            cwd=self.folder,
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        return self.launch(["bash", "-c", self.fill(command)])
 
     def shell(self, command: str) -> tuple[int, str]:
         """Run a command of a page to its end."""
-        process = self.begin(command)
-        try:
-            output, _ = process.communicate(timeout=600)
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        return process.returncode, output
+        return self.finish(self.begin(command), seconds=600)
 
     def fill(self, text: str) -> str:
         for placeholder, value in (

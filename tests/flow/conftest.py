@@ -54,8 +54,11 @@ class Place:
         return str(path)
 
     def start(self, *command: str) -> subprocess.Popen[str]:
+        return self.launch([sys.executable, *command])
+
+    def launch(self, command: list[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, *command],
+            command,
             cwd=self.folder,
             env=self.environment(),
             stdout=subprocess.PIPE,
@@ -65,9 +68,12 @@ class Place:
         )
 
     def call(self, *command: str) -> tuple[int, str]:
-        process = self.start(*command)
+        return self.finish(self.start(*command), seconds=240)
+
+    def finish(self, process: subprocess.Popen[str], seconds: float) -> tuple[int, str]:
+        """Wait for the end of a command; kill it with its children if it takes too long."""
         try:
-            output, _ = process.communicate(timeout=240)
+            output, _ = process.communicate(timeout=seconds)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise

@@ -6,7 +6,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-import torch
 
 from skinlib.data import images
 from skinlib.errors import DataError
@@ -18,17 +17,6 @@ from tests.unit import results
 
 SETTINGS = results.CLASSIFIER
 SIZE = SETTINGS["image_size"]
-
-
-@pytest.fixture(scope="module")
-def network() -> resnet.Network:
-    torch.manual_seed(0)
-    return resnet.build("resnet10").eval()
-
-
-@pytest.fixture(scope="module")
-def weights(network: resnet.Network) -> dict[str, np.ndarray]:
-    return {name: value.numpy() for name, value in network.state_dict().items()}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-import torch
 from mlflow import MlflowClient
 
 from skinlib.data import images
@@ -25,17 +24,6 @@ from tests.unit import results
 SETTINGS = results.CLASSIFIER
 SIZE = SETTINGS["image_size"]
 CARD = "# Model card: resnet10\n" + "| AUROC | 0.912 |\n" * 500
-
-
-@pytest.fixture(scope="module")
-def network() -> resnet.Network:
-    torch.manual_seed(0)
-    return resnet.build("resnet10").eval()
-
-
-@pytest.fixture(scope="module")
-def weights(network: resnet.Network) -> dict[str, np.ndarray]:
-    return {name: value.numpy() for name, value in network.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
