@@ -148,7 +148,7 @@ class Positives:
         n_malignant, n_benign = self.true[:, -1:], self.false[:, -1:]
         allowed = np.floor((1 - np.asarray(specificities)) * n_benign + 1e-9)
         n_thresholds = _search_rows(self.false, allowed, "right")
-        from_none = np.pad(self.true, ((0, 0), (1, 0)))  # column i: after i thresholds, of which there may be none
+        from_none = np.pad(self.true, ((0, 0), (1, 0)))  # column i: at the i-th highest threshold; 0: no positives
         with np.errstate(invalid="ignore"):
             reached = np.take_along_axis(from_none, n_thresholds, axis=1) / n_malignant
         return np.where(n_benign > 0, reached, np.nan)

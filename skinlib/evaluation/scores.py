@@ -219,7 +219,7 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
 
 
 def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
-    """Values and intervals, as from `intervals.bootstrap`, of all metrics whose interval comes from resamples."""
+    """Compute all metrics that have a bootstrap interval, in the form that `intervals.bootstrap` returns."""
     ranking = Ranking(images.labels, images.probabilities)
     shortcut = None if images.shortcut is None else Ranking(images.labels, images.shortcut)
     predicted = {"brier after": images.probabilities, "brier before": images.uncalibrated}

@@ -1,4 +1,4 @@
-"""Pretrained weights: from torchvision, or from a file whose name holds its hash."""
+"""Pretrained weights: from torchvision, or from a file whose name contains its hash."""
 
 import hashlib
 import re

@@ -19,7 +19,7 @@ LIVE_CURVES: dict[str, list[Curve]] = {"AUROC": ["validation_auroc"], "loss": ["
 
 
 class TrainingCard:
-    """A live view of a trial; it refreshes the card itself, at most once per `REFRESH_SECONDS`."""
+    """A live view of a trial. It refreshes the card at most every `REFRESH_SECONDS` seconds."""
 
     def __init__(self, card: Card, trial: Trial) -> None:
         """Show the hyperparameters and an empty progress bar."""
