@@ -157,7 +157,7 @@ class Store:
 
     def delete_objects(self, keys: Sequence[str]) -> None:
         """Delete objects by their keys."""
-        with self._explained("", "changed"):
+        with self._explained(keys[0] if keys else "", "deleted"):
             self._backend.delete(list(keys))
 
     @contextmanager

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from skinlib.data import hair
-from skinlib.evaluation.metrics import auroc, binary_metrics
+from skinlib.evaluation.metrics import Metrics, auroc, binary_metrics
 
 Pixels: TypeAlias = NDArray[np.uint8]  # (H, W, 3), or (N, H, W, 3)
 Shift: TypeAlias = Callable[[Pixels], Pixels]
@@ -81,24 +81,21 @@ def table(
     with ThreadPoolExecutor(workers) as pool:
         unchanged = predict_shifted(lambda image: image)
         shifted = {name: predict_shifted(shift) for name, shift in SHIFTS.items()}
-    return [_row(name, labels, each, unchanged, threshold) for name, each in {UNCHANGED: unchanged, **shifted}.items()]
+    before = auroc(labels, unchanged)
+    return [
+        _row(name, binary_metrics(labels, each, threshold), before, float(np.abs(each - unchanged).mean()))
+        for name, each in {UNCHANGED: unchanged, **shifted}.items()
+    ]
 
 
-def _row(
-    name: str,
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
-    unchanged: NDArray[np.float64],
-    threshold: float,
-) -> StressRow:
-    metrics, before = binary_metrics(labels, probabilities, threshold), auroc(labels, unchanged)
+def _row(name: str, metrics: Metrics, before: float | None, probability_change: float) -> StressRow:
     return {
         "name": name,
         "auroc": metrics["auroc"],
         "sensitivity": metrics["sensitivity"],
         "specificity": metrics["specificity"],
         "auroc_change": None if metrics["auroc"] is None or before is None else metrics["auroc"] - before,
-        "probability_change": float(np.abs(probabilities - unchanged).mean()),
+        "probability_change": probability_change,
     }
 
 

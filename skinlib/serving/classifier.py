@@ -34,10 +34,9 @@ class SkinLesionClassifier(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Build the network from the artifacts that `save` wrote, on a GPU if there is one."""
         self.settings: ClassifierSettings = json.loads(Path(context.artifacts["config"]).read_text())
-        network = resnet.build(self.settings["architecture"])
         with np.load(context.artifacts["weights"], allow_pickle=False) as weights:
-            network.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights.files})
-        self.network = network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+            network = resnet.restore(self.settings["architecture"], weights)
+        self.network = network.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def predict(
         self,

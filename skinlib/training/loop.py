@@ -88,7 +88,13 @@ def train(
     setting = _set_up(slot)
     cost = forward_flops(trial.architecture, trial.image_size) // 2
     try:
-        data = _load(trial, images, labels, train_index, validation_index, torch.device(slot.device))
+        order, size, device = np.sort(train_index), trial.image_size, slot.device  # a memory map is read front to back
+        data = _Data(
+            to_tensor(images[order], size, device),
+            torch.from_numpy(labels[order]).float().to(device),
+            to_tensor(images[validation_index], size, device),
+            labels[validation_index],
+        )
         training = _Training(trial, data, seed, setting)
         if (state := checkpoint.load()) is not None:
             training.restore(state)
@@ -141,23 +147,6 @@ def _has_bfloat16(device: str) -> bool:
 def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether an error means lack of memory: for a CPU, torch raises a plain RuntimeError that says so."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _load(
-    trial: Trial,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    train_index: NDArray[np.int64],
-    validation_index: NDArray[np.int64],
-    device: torch.device,
-) -> _Data:
-    order = np.sort(train_index)  # so that a memory map is read from front to back
-    return _Data(
-        to_tensor(images[order], trial.image_size, device),
-        torch.from_numpy(labels[order]).float().to(device),
-        to_tensor(images[validation_index], trial.image_size, device),
-        labels[validation_index],
-    )
 
 
 def _run(training: "_Training", checkpoint: Checkpoint, on_epoch: OnHistory, on_checkpoint: OnHistory) -> None:
