@@ -180,12 +180,14 @@ class SkinLesionFlow(FlowSpec):
         uncalibrated = self.best_result["validation_probabilities"]
         temperature = calibration.fit_temperature(labels, uncalibrated)
         probabilities = calibration.calibrate(uncalibrated, temperature)
+        operating_threshold = threshold.operating_threshold(labels, probabilities, self.sensitivity)
         self.classifier: ClassifierSettings = {
             "architecture": self.best_trial["architecture"],
             "image_size": self.best_trial["image_size"],
             "temperature": temperature,
-            "threshold": threshold.operating_threshold(labels, probabilities, self.sensitivity),
+            "threshold": operating_threshold,
             "sensitivity": self.sensitivity,
+            "uncertain": threshold.uncertain_band(labels, probabilities, operating_threshold),
             "shortcut": self.shortcut,
         }
         histories = {key: result["history"] for key, result in results.items()}
@@ -197,27 +199,33 @@ class SkinLesionFlow(FlowSpec):
     @resources(cpu=4, memory=8_000)
     @step
     def evaluate(self) -> None:
-        """Evaluate only the winner, once, on the held-out test images."""
+        """Export the winner as it will be served, and evaluate it, and only it, once on the held-out test images."""
         from skinlib.audit import shortcut
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.assessment import assess
         from skinlib.execution.provenance import versions
-        from skinlib.networks.resnet import restore
         from skinlib.reporting import model_card, test_card
+        from skinlib.serving.classifier import Graph
+        from skinlib.serving.export import export_graph
+        from skinlib.training import slots
         from skinlib.training.trial import Trial
 
         packed = open_packed(run_store(self), self.manifest["hash"])
         test, name, synthetic = self.split["test"], self.best_trial["key"], self.data == "sample"
+        self.graph = export_graph(
+            self.weights, self.classifier, packed.images, self.split["train"], self.split["validation"]
+        )
         assessment = assess(
-            restore(self.classifier["architecture"], self.weights),
+            Graph(self.graph, threads=1),
             packed.images[test],
             self.labels[test],
-            image_size=self.classifier["image_size"],
             temperature=self.classifier["temperature"],
             threshold=self.classifier["threshold"],
+            uncertain=self.classifier["uncertain"],
             groups=self.groups[test],
             shortcut_probabilities=shortcut.probabilities(self.colours[test], self.shortcut),
             twins=self.twins[test],
+            workers=sum(slot.threads for slot in slots.cpu_slots()),
         )
         self.test_probabilities, self.test_metrics = assessment.probabilities, assessment.metrics
         self.test_report, self.stress = assessment.report, assessment.stress
@@ -249,8 +257,8 @@ class SkinLesionFlow(FlowSpec):
             self.tracking,
             self.model_name,
             self.run_key,
+            graph=self.graph,
             weights=self.weights,
-            settings=self.classifier,
             data_hash=self.manifest["hash"],
             metrics=self.test_metrics,
             model_card=self.model_card,

@@ -70,13 +70,16 @@ def evaluate(model: str, url: str, as_json: bool) -> None:
     served = registry.load(model)
     threshold, temperature = served.settings["threshold"], served.settings["temperature"]
     with _packed(listing, as_json) as (packed, n_rejected):
-        labels, probabilities = packed.labels, served.predict(packed.images)
+        labels, answers = packed.labels, served.predict(packed.images)
         found = findings.audit_images(packed, printed("images compared", as_json))
+    probabilities = answers["probability"].to_numpy()
     report = scores.build_report(
         labels,
         probabilities,
         threshold,
         groups=found.groups,
+        uncertain=answers["uncertain"].to_numpy(),
+        unfamiliar=answers["unfamiliar"].to_numpy(),
         uncalibrated=calibration.calibrate(probabilities, 1 / temperature),
         shortcut_probabilities=shortcut.probabilities(found.colours, served.settings["shortcut"]),
     )

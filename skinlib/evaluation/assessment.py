@@ -1,9 +1,9 @@
-"""Everything that is measured of a trained network on held-out images."""
+"""Everything that is measured of a classifier on held-out images."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from skinlib.evaluation import saliency, stress
@@ -11,9 +11,25 @@ from skinlib.evaluation.calibration import calibrate
 from skinlib.evaluation.metrics import Metrics, binary_metrics
 from skinlib.evaluation.scores import Report, build_report
 from skinlib.evaluation.stress import StressRow
-from skinlib.networks.inference import predict
-from skinlib.networks.resnet import Network
-from skinlib.training.slots import cpu_slots
+
+
+class Answers(Protocol):
+    """What a served classifier computes for images; see `skinlib.serving.classifier.Answers`."""
+
+    @property
+    def probability(self) -> NDArray[np.float64]: ...
+    @property
+    def unfamiliarity(self) -> NDArray[np.float64]: ...
+    @property
+    def evidence(self) -> NDArray[np.float32]: ...
+
+
+class Classifier(Protocol):
+    """A served classifier; see `skinlib.serving.classifier.Graph`."""
+
+    def score(self, images: NDArray[np.uint8]) -> Answers:
+        """Score images, uint8 (N, 224, 224, 3)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,7 +44,10 @@ class Assessment:
         stress: Metrics under each shift of the images.
         examples: int64 (k,), indices of the images below, from `saliency.examples`.
         images: uint8 (k, 224, 224, 3).
-        heat: float32 (k, 224, 224) in 0..1, from `saliency.grad_cam`.
+        heat: float32 (k, 224, 224) in 0..1, from `saliency.heat_maps`.
+        unfamiliarity: float64 (N,); above 1 an image is unlike the training images.
+        strangest: int64 (m,), indices of the least familiar images, which come first.
+        strangest_images: uint8 (m, 224, 224, 3).
     """
 
     labels: NDArray[np.int64]
@@ -39,53 +58,52 @@ class Assessment:
     examples: NDArray[np.int64]
     images: NDArray[np.uint8]
     heat: NDArray[np.float32]
+    unfamiliarity: NDArray[np.float64]
+    strangest: NDArray[np.int64]
+    strangest_images: NDArray[np.uint8]
 
 
 def assess(
-    network: Network,
+    classifier: Classifier,
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     *,
-    image_size: int,
     temperature: float,
     threshold: float,
+    uncertain: list[float],
     groups: NDArray[np.int64],
     shortcut_probabilities: NDArray[np.float64],
     twins: NDArray[np.bool_],
+    workers: int,
 ) -> Assessment:
-    """Measure a network on images that had no part in its training and selection.
+    """Measure a classifier on images that had no part in its training and selection.
 
     Args:
-        network: The trained network.
+        classifier: As it is served, with one thread, since `workers` threads call it at once.
         images: uint8 (N, 224, 224, 3).
         labels: int64 (N,), 1 is malignant.
-        image_size: Side of the network's input in pixels.
-        temperature: Of the calibration.
+        temperature: Of the calibration, which the classifier applies.
         threshold: Images with this probability or a higher one are classified as malignant.
+        uncertain: The lowest and the highest probability of an uncertain answer.
         groups: int64 (N,), equal for near-duplicates.
         shortcut_probabilities: float64 (N,), what the colour baseline predicts.
         twins: bool (N,), whether an image has a near-duplicate in the training set.
+        workers: Number of batches that are scored at once.
     """
-    # Several batches at once, with the threads of a slot each: one batch with all threads would be slower.
-    slots = cpu_slots()
-    torch.set_num_threads(slots[0].threads)
-    uncalibrated = predict(network, images, image_size)
-    probabilities = calibrate(uncalibrated, temperature)
-    rows = stress.table(
-        lambda batch: calibrate(predict(network, batch, image_size), temperature),
-        images,
-        labels,
-        threshold,
-        workers=len(slots),
-    )
+    answers = classifier.score(images)
+    probabilities, unfamiliar = answers.probability, answers.unfamiliarity > 1
+    rows = stress.table(lambda batch: classifier.score(batch).probability, images, labels, threshold, workers=workers)
     examples = saliency.examples(labels, probabilities, threshold)
+    strangest = np.argsort(-answers.unfamiliarity, kind="stable")[:8]
     report = build_report(
         labels,
         probabilities,
         threshold,
         groups=groups,
-        uncalibrated=uncalibrated,
+        uncalibrated=calibrate(probabilities, 1 / temperature),
         shortcut_probabilities=shortcut_probabilities,
+        uncertain=(uncertain[0] <= probabilities) & (probabilities <= uncertain[1]),
+        unfamiliar=unfamiliar,
         twins=twins,
     )
     return Assessment(
@@ -96,5 +114,8 @@ def assess(
         stress=rows,
         examples=examples,
         images=images[examples],
-        heat=saliency.grad_cam(network, images[examples], image_size, probabilities[examples] >= threshold),
+        heat=saliency.heat_maps(answers.evidence[examples], probabilities[examples] >= threshold, images.shape[1]),
+        unfamiliarity=answers.unfamiliarity,
+        strangest=strangest,
+        strangest_images=images[strangest],
     )

@@ -1,13 +1,8 @@
 """Saliency: which images to show, and where the network looked in them."""
 
 import numpy as np
-import torch
-from captum.attr import LayerGradCam
 from numpy.typing import NDArray
-from torch.nn import functional
-
-from skinlib.networks.inference import to_tensor
-from skinlib.networks.resnet import Network
+from PIL import Image
 
 
 def examples(
@@ -30,30 +25,24 @@ def examples(
     return np.concatenate([most_confident_first[kind[most_confident_first]][:each] for kind in kinds])
 
 
-def grad_cam(
-    network: Network, images: NDArray[np.uint8], image_size: int, positive: NDArray[np.bool_]
-) -> NDArray[np.float32]:
-    """Compute how much each part of an image contributed to its classification (Grad-CAM, arXiv:1610.02391).
+def heat_maps(evidence: NDArray[np.float32], positive: NDArray[np.bool_], side: int) -> NDArray[np.float32]:
+    """Show how much each part of an image contributed to its classification (Grad-CAM, arXiv:1610.02391).
 
-    It uses the last residual block, in which one cell covers 32 x 32 pixels of the network's input. It shows which part
-    of the picture mattered, not which feature, and it is no proof.
+    Each cell of the evidence covers 32 x 32 pixels of the network's input. It shows which part of the picture mattered,
+    not which feature, and it is no proof.
 
     Args:
-        network: on any device; left in evaluation mode.
-        images: uint8 (N, H, H, 3), few enough for one batch.
-        image_size: side of the network's input in pixels.
-        positive: bool (N,), whether each image was classified as malignant: if so, evidence for malignancy is computed,
+        evidence: float32 (N, h, w), each cell's part of the logit, from `Network.evidence`.
+        positive: bool (N,), whether each image was classified as malignant: if so, evidence for malignancy is shown,
             else evidence against it.
+        side: H, of the images in pixels.
 
     Returns:
         float32 (N, H, H) in 0..1. The strongest part of an image is 1; without any evidence, all of it is 0.
     """
-    network.eval()
-    device = next(network.parameters()).device
-    pixels = to_tensor(images, image_size, device).float()
-    # captum must not rectify it, because negative values are evidence against malignancy.
-    evidence = LayerGradCam(network, network.backbone.layer4[-1]).attribute(pixels).detach()
-    sign = torch.from_numpy(np.where(positive, 1.0, -1.0)).to(evidence).view(-1, 1, 1, 1)
-    heat = functional.interpolate((sign * evidence).relu(), images.shape[1:3], mode="bilinear")
-    heat = heat / heat.amax(dim=(2, 3), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
-    return heat.squeeze(1).cpu().numpy()
+    shown = np.maximum(np.where(positive[:, None, None], evidence, -evidence), 0)
+    heat = np.zeros((len(evidence), side, side), np.float32)
+    for row, cells in zip(heat, shown, strict=True):
+        row[:] = np.asarray(Image.fromarray(cells).resize((side, side), Image.Resampling.BILINEAR))
+        row /= max(row.max(), np.finfo(np.float32).tiny)
+    return heat

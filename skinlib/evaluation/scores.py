@@ -1,7 +1,7 @@
 """The test report: every metric of a classifier on a set of images, with intervals."""
 
-from dataclasses import dataclass
-from typing import TypedDict
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,8 @@ class Scores(TypedDict):
     specificity_at_sensitivity: list[AtSensitivity]  # one entry for each of SENSITIVITIES
     sensitivity_at_specificity: list[AtSpecificity]  # one entry for each of SPECIFICITIES
     operating_point: OperatingPoint
+    uncertain: Estimate | None  # share of the images; None if it is not known which they are
+    unfamiliar: Estimate | None  # likewise
     calibration: BeforeAndAfter
     roc: Roc | None  # None if a class is absent, or so rare that many resamples do not contain it
     decision_curve: DecisionCurve  # at the prevalence of these images
@@ -119,15 +121,13 @@ class _Images:
     groups: NDArray[np.int64]
     uncalibrated: NDArray[np.float64] | None
     shortcut: NDArray[np.float64] | None
+    uncertain: NDArray[np.bool_] | None
+    unfamiliar: NDArray[np.bool_] | None
 
     def keep(self, kept: NDArray[np.bool_]) -> "_Images":
-        return _Images(
-            self.labels[kept],
-            self.probabilities[kept],
-            self.groups[kept],
-            None if self.uncalibrated is None else self.uncalibrated[kept],
-            None if self.shortcut is None else self.shortcut[kept],
-        )
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        given: dict[str, Any] = {name: value[kept] for name, value in values if value is not None}  # of any type
+        return replace(self, **given)
 
 
 def build_report(
@@ -138,6 +138,8 @@ def build_report(
     groups: NDArray[np.int64],
     uncalibrated: NDArray[np.float64] | None = None,
     shortcut_probabilities: NDArray[np.float64] | None = None,
+    uncertain: NDArray[np.bool_] | None = None,
+    unfamiliar: NDArray[np.bool_] | None = None,
     twins: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> Report:
@@ -150,10 +152,12 @@ def build_report(
         groups: int (N,), equal for near-duplicate images, which are resampled together.
         uncalibrated: float (N,), the probabilities before temperature scaling, if they are known.
         shortcut_probabilities: float (N,), of the colour baseline for the same images.
+        uncertain: bool (N,), whether the classifier calls each answer uncertain, if that is known.
+        unfamiliar: bool (N,), whether it calls each image unlike its training images, if that is known.
         twins: bool (N,), whether each image has a near-duplicate in the training set; None if that was not checked.
         seed: of the bootstrap.
     """
-    images = _Images(labels, probabilities, groups, uncalibrated, shortcut_probabilities)
+    images = _Images(labels, probabilities, groups, uncalibrated, shortcut_probabilities, uncertain, unfamiliar)
     without_twins = None
     if twins is not None and 0 < twins.sum() < len(labels):
         without_twins = _scores(images.keep(~twins), threshold, seed)
@@ -170,8 +174,8 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
 
     Returns:
         The value of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, and, if the report
-        has them, `shortcut_auroc`, `above_shortcut` and `auroc_without_twins`; the ends of their intervals under the
-        same names with `_low` and `_high`; and `ece`. None where undefined.
+        has them, `shortcut_auroc`, `above_shortcut`, `uncertain`, `unfamiliar` and `auroc_without_twins`; the ends of
+        their intervals under the same names with `_low` and `_high`; and `ece`. None where undefined.
     """
     scores, shortcut, without = report["all"], report["all"]["shortcut"], report["without_twins"]
     point, after = scores["operating_point"], scores["calibration"]["after"]
@@ -185,6 +189,7 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
     }
     if shortcut:
         estimates |= {"shortcut_auroc": shortcut["auroc"], "above_shortcut": shortcut["difference"]}
+    estimates |= {name: share for name in ("uncertain", "unfamiliar") if (share := scores[name]) is not None}
     if without:
         estimates["auroc_without_twins"] = without["auroc"]
     flat: dict[str, float | None] = {"ece": after["ece"]}
@@ -212,6 +217,8 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
             for column, level in enumerate(SPECIFICITIES)
         ],
         "operating_point": _operating_point(images, threshold),
+        "uncertain": None if images.uncertain is None else intervals.share(images.uncertain, images.groups),
+        "unfamiliar": None if images.unfamiliar is None else intervals.share(images.unfamiliar, images.groups),
         "calibration": _calibration(images, drawn, seed),
         "roc": _roc(drawn),
         "decision_curve": decision_curve(images.labels, images.probabilities),

@@ -1,4 +1,4 @@
-"""The threshold of the decision, chosen on validation images for a sensitivity."""
+"""The threshold of the decision and the band of uncertainty around it, chosen on validation images."""
 
 import math
 
@@ -16,3 +16,31 @@ def operating_threshold(labels: NDArray[np.int64], probabilities: NDArray[np.flo
     """
     malignant = np.sort(probabilities[labels == 1])[::-1]
     return float(malignant[math.ceil(sensitivity * len(malignant) - 1e-9) - 1])
+
+
+def uncertain_band(labels: NDArray[np.int64], probabilities: NDArray[np.float64], threshold: float) -> list[float]:
+    """Find the widest band around the threshold in which images are as often wrong as right.
+
+    The band holds the images whose logits are closest to that of the threshold: as many as possible, so that at least
+    half of them are on the wrong side of the threshold.
+
+    Args:
+        labels: int (N,) of validation images, 1 is malignant.
+        probabilities: float (N,) in 0..1, after temperature scaling.
+        threshold: Images with this probability or a higher one are classified as malignant.
+
+    Returns:
+        The lowest and the highest probability in the band; twice the threshold if no such band exists.
+    """
+    distance = np.abs(_logit(probabilities) - _logit(np.array(threshold)))
+    nearest = np.argsort(distance, kind="stable")
+    wrong = (probabilities >= threshold) != (labels == 1)
+    share = np.cumsum(wrong[nearest]) / np.arange(1, len(labels) + 1)
+    inside = np.flatnonzero(share >= 0.5)
+    band = probabilities[nearest[: inside[-1] + 1]] if len(inside) else np.array([threshold])
+    return [float(band.min()), float(band.max())]
+
+
+def _logit(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    inside = np.clip(probabilities, 1e-15, 1 - 1e-15)
+    return np.asarray(np.log(inside) - np.log1p(-inside))

@@ -39,8 +39,27 @@ class Network(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (N, 3, S, S), uint8 or float in 0..255, to logits of malignancy (N,)."""
-        logits: torch.Tensor = self.backbone((images - self.mean) / self.std)
+        return self.classify(self.stages(images)[-1])
+
+    def stages(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Compute the feature maps (N, C, H, W) after each of the four stages; input as for `forward`."""
+        body = self.backbone
+        maps = body.maxpool(body.relu(body.bn1(body.conv1((images - self.mean) / self.std))))
+        return [maps := stage(maps) for stage in (body.layer1, body.layer2, body.layer3, body.layer4)]
+
+    def classify(self, maps: torch.Tensor) -> torch.Tensor:
+        """Map the feature maps of the last stage to logits (N,)."""
+        logits: torch.Tensor = self.backbone.fc(self.backbone.avgpool(maps).flatten(1))
         return logits.squeeze(1)
+
+    def evidence(self, maps: torch.Tensor) -> torch.Tensor:
+        """Map the feature maps of the last stage to each cell's part of the logit (N, H, W), without the bias.
+
+        With global average pooling before one linear layer, this class activation map (arXiv:1512.04150) is what
+        Grad-CAM (arXiv:1610.02391) computes for the last stage, before its rectification.
+        """
+        weights = self.backbone.fc.weight / (maps.shape[2] * maps.shape[3])
+        return torch.nn.functional.conv2d(maps, weights[:, :, None, None]).squeeze(1)
 
 
 def build(architecture: str, pretrained: dict[str, torch.Tensor] | None = None) -> Network:

@@ -74,7 +74,7 @@ def heat_grid(
 
     Args:
         images: uint8 (k, H, W, 3).
-        heat: float32 (k, H, W) in 0..1, from `saliency.grad_cam`; a line encloses what exceeds 0.5.
+        heat: float32 (k, H, W) in 0..1, from `saliency.heat_maps`; a line encloses what exceeds 0.5.
         labels: int (k,).
         captions: k texts of up to 24 letters.
     """

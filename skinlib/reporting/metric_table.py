@@ -70,6 +70,12 @@ def _operating_point(scores: Scores) -> Iterator[MetricRow]:
         ("accuracy", "correctly classified images", point["accuracy"]),
     ):
         yield MetricRow("Operating point", name, meaning, value)
+    for name, meaning, share in (
+        ("uncertain", "images near the threshold, where answers are as often wrong as right", scores["uncertain"]),
+        ("unfamiliar", "images unlike the training images", scores["unfamiliar"]),
+    ):
+        if share is not None:
+            yield MetricRow("Operating point", name, meaning, share)
 
 
 def _predictive_values(scores: Scores) -> Iterator[MetricRow]:

@@ -43,6 +43,7 @@ def show(card: Card, assessment: Assessment, title: str, model_card: str, synthe
     _calibration(card, assessment)
     _robustness(card, assessment)
     _saliency(card, assessment)
+    _familiarity(card, assessment)
     card.append(Markdown(model_card))
 
 
@@ -132,6 +133,18 @@ def _saliency(card: Card, assessment: Assessment) -> None:
             for truth, malignant, probability in zip(truths, positive, shown, strict=True)
         ]
         card.append(picture(figures.heat_grid(assessment.images, assessment.heat, truths, captions), "jpeg"))
+
+
+def _familiarity(card: Card, assessment: Assessment) -> None:
+    n = int((assessment.unfamiliarity > 1).sum())
+    words = f"""The least familiar test images, with their distance to the training images. A distance above 1 is \
+unfamiliar: 5% of the validation images exceed it. The model calls {n:,} of {len(assessment.labels):,} test images \
+unfamiliar; its answers for such images must not be used."""
+    card.append(Markdown(f"## Familiarity: images unlike the training images\n\n{words}"))
+    if len(assessment.strangest):
+        captions = [f"{distance:.2f}" for distance in assessment.unfamiliarity[assessment.strangest]]
+        truths = assessment.labels[assessment.strangest]
+        card.append(picture(figures.image_grid(assessment.strangest_images, truths, captions), "jpeg"))
 
 
 def _metrics(card: Card, report: Report, section: Section) -> None:

@@ -1,107 +1,166 @@
 """The model as it is served: photographs in, probabilities of malignancy out.
 
-MLflow copies this file and all of skinlib into a registered model ("models from code"), so that the model loads
-without this repository and without unpickling. MLflow puts that copy first on `sys.path`. Only a process that has
-already imported another skinlib continues to use that one, because Python imports a package once.
+A registered model consists of this file and one ONNX graph. `bundle` makes the file complete: it writes the code that
+is imported from skinlib here, which decodes photographs, into it. So a model needs neither this project nor torch, and
+keeps its own decoding when the project changes.
 """
 
+import base64
+import binascii
 import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import onnxruntime
 import pandas as pd
-import torch
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
-from skinlib.data import images
-from skinlib.data.manifest import CLASSES
+from skinlib.data.images import MIN_SIDE, SIDE, decode, fit
 from skinlib.errors import DataError
-from skinlib.evaluation import calibration
-from skinlib.networks import inference, resnet
-from skinlib.serving.settings import ClassifierSettings
+
+if TYPE_CHECKING:
+    from skinlib.serving.settings import ClassifierSettings
+
+BATCH = 64  # images per call of the graph
+COLUMN = "image"  # of the input
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the graph computes for N images.
+
+    Attributes:
+        probability: float64 (N,) in 0..1, of malignancy, calibrated.
+        unfamiliarity: float64 (N,), distance to the training images; above 1 the image is unlike them.
+        evidence: float32 (N, H, W), the part of each cell in the logit; the cells divide the image evenly.
+    """
+
+    probability: NDArray[np.float64]
+    unfamiliarity: NDArray[np.float64]
+    evidence: NDArray[np.float32]
+
+
+class Graph:
+    """The exported network.
+
+    Attributes:
+        settings: What the network is served with, from the graph's metadata.
+    """
+
+    def __init__(self, model: bytes | str, threads: int = 0) -> None:
+        """Load a graph from its bytes or its path; 0 threads means one per core."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.settings: ClassifierSettings = json.loads(metadata["skinlib.settings"])
+
+    def score(self, images: NDArray[np.uint8]) -> Answers:
+        """Score images, uint8 (N, 224, 224, 3), RGB; a memory map is read in batches."""
+        batches = range(0, max(1, len(images)), BATCH)
+        parts = [self._session.run(None, {"images": np.asarray(images[i : i + BATCH])}) for i in batches]
+        probability, unfamiliarity, evidence = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Answers(probability, unfamiliarity.astype(np.float64), evidence)
 
 
 class SkinLesionClassifier(PythonModel):
-    """A trained network with its preprocessing, temperature and operating point.
-
-    Attributes:
-        settings: as given to `save`, and the names of the `classes`.
-    """
+    """A graph and its operating point behind MLflow's interface."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Build the network from the artifacts that `save` wrote, on a GPU if there is one."""
-        self.settings: ClassifierSettings = json.loads(Path(context.artifacts["config"]).read_text())
-        with np.load(context.artifacts["weights"], allow_pickle=False) as weights:
-            network = resnet.restore(self.settings["architecture"], weights)
-        self.network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+        """Load the graph."""
+        self.graph = Graph(context.artifacts["model"])
 
     def predict(
         self,
         context: PythonModelContext | None,
-        model_input: np.ndarray,
+        model_input: pd.DataFrame,
         params: dict[str, object] | None = None,
     ) -> pd.DataFrame:
         """Classify photographs.
 
         Args:
-            context: not used.
-            model_input: RGB pixels, uint8 (N, H, W, 3) of any size, or what NumPy converts to that, such as a
-                list of images; one image (H, W, 3) is a batch of one.
-            params: not used.
+            context: Not used.
+            model_input: With a column `image`. Each cell is the content of an image file (bytes, or base64 in a
+                string), or RGB pixels, uint8 (H, W, 3) in 0..255, at least 32 per side.
+            params: Not used.
 
         Returns:
-            One row per image: `probability` (of malignancy), float64 in 0..1, after temperature scaling, and
-            `malignant`, bool, whether the probability reaches the threshold.
+            One row per image, with the index of the input:
+
+                probability    float64 in 0..1, of malignancy, calibrated
+                malignant      whether the probability reaches the threshold
+                uncertain      whether it is so close to the threshold that validation images were as often wrong as
+                               right
+                unfamiliar     whether the image is unlike the training images, so that the answer is worth nothing
+                unfamiliarity  float64, the distance behind this; above 1 is unfamiliar
+                error          why the image has no answer: then all other columns are None
 
         Raises:
-            DataError: the input has another type or shape.
+            MlflowException: There is no column `image`, or not one of the images can be used. MLflow's server answers
+                it with HTTP 400.
         """
-        batch = _as_batch(model_input)
-        fitted = np.stack([images.fit(image) for image in batch]) if len(batch) else batch
-        uncalibrated = inference.predict(self.network, fitted, self.settings["image_size"])
-        probability = calibration.calibrate(uncalibrated, self.settings["temperature"])
-        return pd.DataFrame({"probability": probability, "malignant": probability >= self.settings["threshold"]})
-
-
-def save(directory: Path, weights: Mapping[str, np.ndarray], settings: ClassifierSettings) -> dict[str, str]:
-    """Write the files that `load_context` reads.
-
-    Args:
-        directory: an existing folder.
-        weights: the network's state dict by name.
-        settings: what the network is served with.
-
-    Returns:
-        The paths by artifact name, for MLflow's `artifacts`.
-    """
-    paths = {"weights": directory / "weights.npz", "config": directory / "config.json"}
-    # Not torch.save, which writes a pickle.
-    np.savez(paths["weights"], allow_pickle=False, **weights)
-    paths["config"].write_text(json.dumps({**settings, "classes": CLASSES}, indent=2))
-    return {name: str(path) for name, path in paths.items()}
-
-
-def _as_batch(model_input: ArrayLike) -> np.ndarray:
-    try:
-        batch = np.asarray(model_input)
-    except ValueError:
-        raise DataError(
-            "The images differ in size and cannot form one array; pass images of one size together, or one at a time."
-        ) from None
-    if batch.ndim == 3:
-        batch = batch[np.newaxis]
-    # Lists of Python integers, as JSON gives them, become int64.
-    if batch.dtype == np.int64 and batch.size and batch.min() >= 0 and batch.max() <= 255:
-        batch = batch.astype(np.uint8)
-    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[3] != 3 or 0 in batch.shape[1:]:
-        raise DataError(
-            f"The classifier takes RGB images as uint8 (N, H, W, 3), not {batch.dtype} {batch.shape}; "
-            "pass the pixels as they were read, 0 to 255, with the colour axis last."
+        if COLUMN not in model_input:
+            raise MlflowException(f"The input needs a column '{COLUMN}'.", INVALID_PARAMETER_VALUE)
+        images, errors = _read(model_input[COLUMN])
+        if errors and not images:
+            raise MlflowException(f"No image can be used. {_listed(errors)}.", INVALID_PARAMETER_VALUE)
+        scores = self.graph.score(np.stack(list(images.values())) if images else np.zeros((0, SIDE, SIDE, 3), np.uint8))
+        low, high = self.graph.settings["uncertain"]
+        table = pd.DataFrame(
+            {
+                "probability": scores.probability,
+                "malignant": scores.probability >= self.graph.settings["threshold"],
+                "uncertain": (low <= scores.probability) & (scores.probability <= high),
+                "unfamiliar": scores.unfamiliarity > 1,
+                "unfamiliarity": scores.unfamiliarity,
+                "error": None,
+            },
+            index=list(images),
         )
-    return batch
+        if errors:
+            table = table.astype(object).reindex(range(len(model_input)))
+            table = table.where(table.notna(), None)
+            table.loc[list(errors), "error"] = list(errors.values())
+        return table.set_axis(model_input.index)
+
+
+def _read(cells: Iterable[object]) -> tuple[dict[int, NDArray[np.uint8]], dict[int, str]]:
+    """Return the pixels, uint8 (224, 224, 3), of the usable images by position, and the reasons for the others."""
+    images, errors = {}, {}
+    for position, cell in enumerate(cells):
+        try:
+            images[position] = _pixels(cell)
+        except DataError as error:
+            errors[position] = str(error)
+    return images, errors
+
+
+def _pixels(cell: object) -> NDArray[np.uint8]:
+    if isinstance(cell, str):
+        try:
+            cell = base64.b64decode(cell, validate=True)
+        except (binascii.Error, ValueError):
+            raise DataError("it is text, but not the base64 of an image file") from None
+    if isinstance(cell, bytes | bytearray | memoryview):
+        return decode(bytes(cell))
+    if not isinstance(cell, np.ndarray):
+        raise DataError(f"it is a {type(cell).__name__}; send the content of an image file, in JSON as base64")
+    if cell.dtype != np.uint8:
+        raise DataError(f"its pixels are {cell.dtype}; pass them as they were read, uint8 from 0 to 255")
+    if cell.ndim != 3 or cell.shape[2] != 3 or min(cell.shape[:2]) < MIN_SIDE:
+        raise DataError(f"its shape is {cell.shape}; pass (height, width, 3), with at least {MIN_SIDE} pixels per side")
+    return fit(cell)
+
+
+def _listed(errors: dict[int, str]) -> str:
+    shown = "; ".join(f"Image {position}: {reason}" for position, reason in list(errors.items())[:3])
+    return shown if len(errors) <= 3 else f"{shown}; and {len(errors) - 3} more"
 
 
 set_model(SkinLesionClassifier())

@@ -10,8 +10,9 @@ class ClassifierSettings(TypedDict):
     """The artifact `classifier`.
 
     `image_size` is the side in pixels at which the network was trained. An image whose calibrated probability reaches
-    `threshold` is classified as malignant; the threshold was chosen for `sensitivity` on validation images.
-    `shortcut` is the colour baseline of the training images.
+    `threshold` is classified as malignant; the threshold was chosen for `sensitivity` on validation images. From the
+    first to the second value of `uncertain`, the answer is uncertain. `shortcut` is the colour baseline of the training
+    images.
     """
 
     architecture: Architecture
@@ -19,4 +20,5 @@ class ClassifierSettings(TypedDict):
     temperature: float
     threshold: float
     sensitivity: float
+    uncertain: list[float]
     shortcut: Shortcut

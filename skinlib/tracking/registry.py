@@ -1,5 +1,6 @@
 """MLflow's model registry: the best network of a flow run becomes a version of the registered model."""
 
+import io
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,12 +16,12 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import PyFuncModel
-from mlflow.types import ColSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, Schema
+from PIL import Image
 
-import skinlib
 from skinlib.errors import TrackingError
 from skinlib.evaluation.metrics import Metrics
-from skinlib.serving import classifier
+from skinlib.serving import classifier, export
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.tracking.connection import connect, unless_exists, without_credentials
 from skinlib.tracking.requirements import pinned
@@ -29,9 +30,22 @@ from skinlib.tracking.runs import RecordedRun, to_tags
 CHAMPION = "champion"
 _CARD = "model_card.md"
 DESCRIPTION_LIMIT = 5000  # characters, of MLflow's column for the description of a model version
-_BLOCK = 256  # images; a multiple of the batch size of `inference.predict`, so that blocks change no digit
-# The packages that the classifier and its copy of skinlib import when they are served.
-_PACKAGES = ("mlflow", "numpy", "pandas", "pillow", "torch", "torchvision")
+_BLOCK = 256  # images; a multiple of the served model's batches, so that blocks change no digit
+# What the classifier imports. The small distribution of MLflow is enough to load and to serve it.
+_PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas", "pillow")
+_SIGNATURE = ModelSignature(
+    Schema([ColSpec("binary", classifier.COLUMN)]),
+    Schema(
+        [
+            ColSpec("double", "probability"),
+            ColSpec("boolean", "malignant"),
+            ColSpec("boolean", "uncertain"),
+            ColSpec("boolean", "unfamiliar"),
+            ColSpec("double", "unfamiliarity"),
+            ColSpec("string", "error", required=False),
+        ]
+    ),
+)
 
 
 class RegisteredModel(TypedDict):
@@ -48,8 +62,8 @@ def register(
     name: str,
     run_key: str,
     *,
+    graph: bytes,
     weights: Mapping[str, np.ndarray],
-    settings: ClassifierSettings,
     data_hash: str,
     metrics: Metrics,
     model_card: str,
@@ -61,8 +75,8 @@ def register(
         run: the parent run, from `runs.start_run`.
         name: of the registered model; it is created if missing.
         run_key: as in `runs.start_run`; identifies the version.
-        weights: the network's state dict by name.
-        settings: what the network is served with.
+        graph: from `export_graph`; what is served.
+        weights: the network's state dict by name, for further training.
         data_hash: of the manifest.
         metrics: on the test set; None is not recorded.
         model_card: from `model_card.render`. Its excerpt becomes the version's description; the whole card is stored
@@ -81,7 +95,7 @@ def register(
         mine = client.search_model_versions(f"tags.`skinlib.run` = '{run_key}'")
         number = next((str(found.version) for found in mine if found.name == name), None)
         if number is None:
-            model_id = _log_model(client, run["run_id"], tags, weights, settings, model_card)
+            model_id = _log_model(client, run["run_id"], tags, graph, weights, model_card)
             with unless_exists():
                 client.create_registered_model(name)
             created = client.create_model_version(
@@ -109,8 +123,8 @@ def _log_model(
     client: MlflowClient,
     run_id: str,
     tags: dict[str, str],
+    graph: bytes,
     weights: Mapping[str, np.ndarray],
-    settings: ClassifierSettings,
     model_card: str,
 ) -> str:
     """Store the classifier as a logged model of the run, and return its id.
@@ -125,21 +139,20 @@ def _log_model(
         client.delete_logged_model(model.model_id)
     model = client.create_logged_model(experiment_id, "classifier", source_run_id=run_id, tags=tags)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "model")
+        path, code, onnx = (Path(folder, name) for name in ("model", "classifier.py", "model.onnx"))
+        code.write_text(export.code())
+        onnx.write_bytes(graph)
         mlflow.pyfunc.save_model(
             path,
-            python_model=Path(classifier.__file__),
-            artifacts=classifier.save(Path(folder), weights, settings),
-            code_paths=[str(Path(skinlib.__file__).parent)],
-            signature=ModelSignature(
-                Schema([TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]),
-                Schema([ColSpec("double", "probability"), ColSpec("boolean", "malignant")]),
-            ),
-            # Small, since MLflow stores it as JSON.
-            input_example=np.zeros((2, 32, 32, 3), np.uint8),
+            python_model=code,
+            artifacts={"model": str(onnx)},
+            signature=_SIGNATURE,
+            input_example=_example(),
             pip_requirements=pinned(_PACKAGES),
             mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
         )
+        # Not torch.save, which writes a pickle.
+        np.savez(path / "weights.npz", allow_pickle=False, **weights)
         (path / _CARD).write_text(model_card)
         with _storing(model.artifact_location):
             client.log_model_artifacts(model.model_id, str(path))
@@ -159,9 +172,19 @@ def _storing(location: str) -> Iterator[None]:
         ) from None
 
 
+def _table(images: list[object]) -> pd.DataFrame:
+    return pd.DataFrame({classifier.COLUMN: pd.Series(images, dtype=object)})
+
+
+def _example() -> pd.DataFrame:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64), "tan").save(file, "png")
+    return _table([file.getvalue()])
+
+
 @dataclass(frozen=True)
 class Served:
-    """A registered model, loaded as for serving.
+    """A registered model, loaded as for serving: with its own code.
 
     Attributes:
         settings: what the model is served with.
@@ -170,20 +193,18 @@ class Served:
     settings: ClassifierSettings
     _model: PyFuncModel
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Return the calibrated probability of malignancy of each image.
+    def predict(self, images: np.ndarray) -> pd.DataFrame:
+        """Return the model's answers for packed images.
 
         Args:
-            images: RGB, uint8 (N, H, W, 3); a memory map is read in blocks.
+            images: RGB, uint8 (N, 224, 224, 3); a memory map is read in blocks.
 
         Returns:
-            float64 (N,) in 0..1.
+            One row for each image; for the columns see `SkinLesionClassifier.predict`.
         """
-        answers = [np.zeros(0)]
-        for start in range(0, len(images), _BLOCK):
-            table = self._model.predict(np.asarray(images[start : start + _BLOCK]))
-            answers.append(cast(pd.DataFrame, table)["probability"].to_numpy())
-        return np.concatenate(answers)
+        blocks = [images[start : start + _BLOCK] for start in range(0, max(1, len(images)), _BLOCK)]
+        answers = [self._model.predict(_table(list(block))) for block in blocks]
+        return pd.concat([cast(pd.DataFrame, answer) for answer in answers], ignore_index=True)
 
 
 def load(model: str) -> Served:
@@ -209,8 +230,8 @@ def load(model: str) -> Served:
             raise TrackingError(f"MLflow at {where} has no {model}; name an existing one as {named}.") from None
         try:
             loaded = mlflow.pyfunc.load_model(path)
-            settings = getattr(loaded.unwrap_python_model(), "settings", None)
-        except ImportError:  # The model's own skinlib has other modules than the one that runs.
+            settings = getattr(getattr(loaded.unwrap_python_model(), "graph", None), "settings", None)
+        except ImportError:  # Older models have a copy of skinlib, with other modules than the one that runs.
             settings = None
     if settings is None:
         raise TrackingError(

@@ -5,14 +5,22 @@ import pytest
 import torch
 
 from skinlib.networks import resnet
+from skinlib.serving.export import export_graph
+from tests.unit import results
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def network() -> resnet.Network:
     torch.manual_seed(0)
     return resnet.build("resnet10").eval()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def weights(network: resnet.Network) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in network.state_dict().items()}
+
+
+@pytest.fixture(scope="session")
+def graph(weights: dict[str, np.ndarray]) -> bytes:
+    """The network as it is served. It is familiar with smooth pictures."""
+    return export_graph(weights, results.CLASSIFIER, results.photographs(60), np.arange(40), np.arange(40, 60))

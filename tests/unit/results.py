@@ -30,6 +30,7 @@ CLASSIFIER: ClassifierSettings = {
     "temperature": 1.7,
     "threshold": 0.5,
     "sensitivity": 0.95,
+    "uncertain": [0.4, 0.6],
     "shortcut": {"mean": [0.5] * 6, "deviation": [0.1] * 6, "weights": [1.0] * 6, "bias": 0.0},
 }
 

@@ -17,14 +17,22 @@ from skinlib.data import sample
 from skinlib.data.listing import list_images
 from skinlib.data.packing import open_packed, prepare
 from skinlib.data.storage import open_store
-from skinlib.evaluation import calibration
 from skinlib.evaluation.metrics import binary_metrics
-from skinlib.networks import inference, resnet
+from skinlib.networks import resnet
+from skinlib.serving.classifier import Graph
+from skinlib.serving.export import export_graph
 from skinlib.tracking import registry, runs
 
 ROOT = Path(__file__).parents[2]
 MODEL = "models:/skin-lesion@champion"
-SETTINGS = {"architecture": "resnet10", "image_size": 32, "temperature": 1.7, "threshold": 0.5, "sensitivity": 0.95}
+SETTINGS = {
+    "architecture": "resnet10",
+    "image_size": 32,
+    "temperature": 1.7,
+    "threshold": 0.5,
+    "sensitivity": 0.95,
+    "uncertain": [0.4, 0.6],
+}
 
 
 def skinlib(*arguments):
@@ -92,11 +100,11 @@ def scored(tmp_path_factory):
     listing = list_images(str(folder / "images"), splits=("test",))
     packed = open_packed(cache, prepare(listing, cache).hash)
     torch.manual_seed(0)
-    network = resnet.build("resnet10").eval()
-    probabilities = calibration.calibrate(inference.predict(network, packed.images, 32), SETTINGS["temperature"])
-    colours = shortcut.colours(packed.images)
-    threshold = float(np.median(probabilities))
-    settings = SETTINGS | {"threshold": threshold, "shortcut": shortcut.fit(colours, packed.labels)}
+    weights = {name: value.numpy() for name, value in resnet.build("resnet10").state_dict().items()}
+    threshold = 0.5
+    settings = SETTINGS | {"shortcut": shortcut.fit(shortcut.colours(packed.images), packed.labels)}
+    graph = export_graph(weights, settings, packed.images, np.arange(20), np.arange(20, 30))
+    probabilities = Graph(graph).score(packed.images).probability
     metrics = binary_metrics(packed.labels, probabilities, threshold)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -105,8 +113,8 @@ def scored(tmp_path_factory):
             runs.start_run("evaluate", "key", name="run", params={}, tags={}),
             "skin-lesion",
             "key",
-            weights={name: value.numpy() for name, value in network.state_dict().items()},
-            settings=settings,
+            graph=graph,
+            weights=weights,
             data_hash="0" * 64,
             metrics=metrics,
             model_card="# Model card",

@@ -1,21 +1,17 @@
 import numpy as np
 import pytest
-import torch
 
 from skinlib.evaluation.assessment import assess
-from skinlib.evaluation.calibration import calibrate
 from skinlib.evaluation.metrics import binary_metrics
 from skinlib.evaluation.stress import SHIFTS
-from skinlib.networks.inference import predict
-from skinlib.networks.resnet import build
+from skinlib.serving.classifier import Graph
 
-TEMPERATURE, THRESHOLD = 2.0, 0.5
+TEMPERATURE, THRESHOLD = 1.7, 0.5
 
 
 @pytest.fixture(scope="module")
-def network():
-    torch.manual_seed(0)
-    return build("resnet10").eval()
+def classifier(graph):
+    return Graph(graph, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -24,23 +20,38 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def assessment(network, images):
+def assessment(classifier, images):
     labels = np.arange(8) % 2
     return assess(
-        network,
+        classifier,
         images,
         labels,
-        image_size=32,
         temperature=TEMPERATURE,
         threshold=THRESHOLD,
+        uncertain=[0.0, THRESHOLD],
         groups=np.arange(8),
         shortcut_probabilities=np.linspace(0, 1, 8),
         twins=np.arange(8) == 0,
+        workers=2,
     )
 
 
-def test_the_probabilities_are_calibrated_predictions(assessment, network, images):
-    np.testing.assert_allclose(assessment.probabilities, calibrate(predict(network, images, 32), TEMPERATURE))
+def test_the_probabilities_are_those_of_the_served_classifier(assessment, classifier, images):
+    answers = classifier.score(images)
+    np.testing.assert_array_equal(assessment.probabilities, answers.probability)
+    np.testing.assert_array_equal(assessment.unfamiliarity, answers.unfamiliarity)
+
+
+def test_the_report_has_the_share_of_uncertain_and_of_unfamiliar_images(assessment):
+    scores = assessment.report["all"]
+    assert scores["uncertain"]["value"] == (assessment.probabilities <= THRESHOLD).mean()
+    assert scores["unfamiliar"]["value"] == (assessment.unfamiliarity > 1).mean()
+
+
+def test_the_least_familiar_images_come_first(assessment, images):
+    shown = assessment.unfamiliarity[assessment.strangest]
+    assert shown.tolist() == sorted(assessment.unfamiliarity, reverse=True)
+    np.testing.assert_array_equal(assessment.strangest_images, images[assessment.strangest])
 
 
 def test_metrics_report_and_stress_agree_on_the_unchanged_images(assessment):

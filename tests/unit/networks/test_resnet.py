@@ -29,7 +29,23 @@ def test_the_operations_are_those_torchvision_publishes(architecture):
 
 def test_the_network_normalises_its_input():
     network = build("resnet10").eval()
-    network.backbone = torch.nn.Flatten()
+    seen = []
+    network.backbone.conv1.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    network(torch.full((1, 3, 32, 32), 255, dtype=torch.uint8))
     white = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
-    out = network(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8).expand(1, 3, 1, 1))
-    torch.testing.assert_close(out.flatten(), white)
+    torch.testing.assert_close(seen[0], white.view(1, 3, 1, 1).expand(1, 3, 32, 32))
+
+
+def test_the_network_computes_what_torchvision_s_resnet_does():
+    network = build("resnet18").eval()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    expected = network.backbone((images - network.mean) / network.std).squeeze(1)
+    assert torch.equal(network(images), expected)
+
+
+def test_the_evidence_of_a_cell_is_its_grad_cam():
+    network = build("resnet10").eval()
+    maps = network.stages(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8))[-1].detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(network.classify(maps).sum(), maps)
+    grad_cam = (gradient.mean((2, 3), keepdim=True) * maps).sum(1)
+    torch.testing.assert_close(network.evidence(maps), grad_cam)

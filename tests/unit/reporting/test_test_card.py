@@ -21,6 +21,9 @@ ASSESSMENT = Assessment(
     examples=np.zeros(0, int),
     images=np.zeros((0, 224, 224, 3), np.uint8),
     heat=np.zeros((0, 224, 224), np.float32),
+    unfamiliarity=np.linspace(0.2, 1.1, 100),
+    strangest=np.array([4, 3]),
+    strangest_images=results.photographs(2),
 )
 MODEL_CARD = "# Model card\n\n|a|b|\n|-|-:|\n|1|2|\n"
 

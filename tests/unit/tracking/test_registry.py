@@ -13,8 +13,7 @@ from mlflow import MlflowClient
 
 from skinlib.data import images
 from skinlib.errors import TrackingError
-from skinlib.evaluation import calibration
-from skinlib.networks import inference, resnet
+from skinlib.serving.classifier import Graph
 from skinlib.tracking import registry, runs
 from skinlib.tracking.registry import RegisteredModel
 from skinlib.tracking.runs import RecordedRun
@@ -22,22 +21,21 @@ from tests.servers.mlflow import MlflowServer
 from tests.unit import results
 
 SETTINGS = results.CLASSIFIER
-SIZE = SETTINGS["image_size"]
 CARD = "# Model card: resnet10\n" + "| AUROC | 0.912 |\n" * 500
 
 
 @pytest.fixture(scope="module")
-def registered(mlflow_server: MlflowServer, weights: dict[str, np.ndarray]) -> tuple[RecordedRun, RegisteredModel]:
+def registered(mlflow_server: MlflowServer, graph: bytes) -> tuple[RecordedRun, RegisteredModel]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri.replace("://", "://ada:s3cret@"))
         run = runs.start_run("registry", "key", name="run", params={}, tags={})
-        return run, register(run, weights)
+        return run, register(run, graph)
 
 
-def register(run: RecordedRun, weights: dict[str, np.ndarray], **overrides: Any) -> RegisteredModel:
+def register(run: RecordedRun, graph: bytes, **overrides: Any) -> RegisteredModel:
     arguments: dict[str, Any] = {
-        "weights": weights,
-        "settings": SETTINGS,
+        "graph": graph,
+        "weights": {"fc": np.ones(3, np.float32)},
         "data_hash": "0123456789abcdef",
         "metrics": {"auroc": 0.91234, "n": 60, "sensitivity": None},
         "model_card": CARD,
@@ -84,15 +82,15 @@ def test_the_whole_model_card_is_stored_with_the_run_and_with_the_model(
 def test_registering_twice_creates_one_version(
     mlflow_server: MlflowServer,
     registered: tuple[RecordedRun, RegisteredModel],
-    weights: dict[str, np.ndarray],
+    graph: bytes,
 ) -> None:
     run, version = registered
-    assert register(run, weights) == version
+    assert register(run, graph) == version
     assert len(MlflowClient(mlflow_server.uri).search_model_versions("name = 'skin-lesion'")) == 1
 
 
 def test_registering_continues_where_a_killed_task_stopped(
-    tmp_path: Path, weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, graph: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # MLflow keeps a database's files in the directory where a process first opened it.
     monkeypatch.chdir(tmp_path)
@@ -106,8 +104,8 @@ def test_registering_continues_where_a_killed_task_stopped(
         with monkeypatch.context() as attempt:
             attempt.setattr(MlflowClient, method, killed)
             with pytest.raises(KeyboardInterrupt):
-                register(run, weights)
-    version = register(run, weights)["version"]
+                register(run, graph)
+    version = register(run, graph)["version"]
 
     client = MlflowClient(run["uri"])
     logged = client.search_logged_models([client.get_run(run["run_id"]).info.experiment_id])
@@ -129,74 +127,57 @@ def downloaded(
         return Path(mlflow.artifacts.download_artifacts(registered[1]["uri"], dst_path=str(folder)))
 
 
-def test_the_model_contains_no_pickle_and_no_password(downloaded: Path) -> None:
+def test_the_model_is_one_graph_and_one_file_of_code_without_pickle_and_password(downloaded: Path) -> None:
     files = [path for path in downloaded.rglob("*") if path.is_file()]
-    assert {path.name for path in files} >= {
-        "MLmodel",
-        "weights.npz",
-        "config.json",
+    names = {str(path.relative_to(downloaded)) for path in files}
+    assert {name for name in names if name.endswith((".onnx", ".py", ".npz", ".md"))} == {
+        "artifacts/model.onnx",
         "classifier.py",
-        "resnet.py",
+        "weights.npz",
+        "model_card.md",
     }
-    assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".pyc")]
+    assert {Path(name).suffix for name in names} == {".onnx", ".py", ".npz", ".md", ".yaml", ".txt", ".json", ""}
     assert not [path for path in files if b"s3cret" in path.read_bytes()]
 
 
 def test_the_model_pins_what_serving_needs_and_no_package_of_the_flow(downloaded: Path) -> None:
     pins = (downloaded / "requirements.txt").read_text().splitlines()
     names = {pin.split("==")[0] for pin in pins}
-    assert {"mlflow", "numpy", "pandas", "pillow", "torch", "torchvision"} <= names
-    assert not {"metaflow", "obstore", "captum", "kubernetes"} & names
+    assert {"mlflow-skinny", "numpy", "onnxruntime", "pandas", "pillow"} <= names
+    assert not {"mlflow", "torch", "torchvision", "metaflow", "obstore", "kubernetes", "scipy"} & names
 
 
-def test_the_model_loads_and_agrees_without_this_repository(
-    downloaded: Path, network: resnet.Network, tmp_path: Path
-) -> None:
+def test_the_model_loads_and_agrees_without_this_repository(downloaded: Path, graph: bytes, tmp_path: Path) -> None:
     packed, raw = photographs(224, 224), photographs(50, 70)
     np.savez(tmp_path / "images.npz", packed=packed, raw=raw)
-    (tmp_path / "skinlib").mkdir()
-    (tmp_path / "skinlib" / "__init__.py").write_text("raise ImportError('this is another skinlib')")
     code = """
-import json, pathlib, sys
-sys.path.insert(0, ".")  # The folder of the other skinlib.
-for name in ("metaflow", "boto3", "obstore", "matplotlib", "sklearn", "scipy"):
+import json, sys
+for name in ("skinlib", "torch", "torchvision", "metaflow", "boto3", "obstore", "matplotlib", "sklearn", "scipy"):
     sys.modules[name] = None  # Importing it fails.
-import mlflow, numpy as np
-folder = sys.argv[1]
-model = mlflow.pyfunc.load_model(folder)
+import mlflow, numpy as np, pandas as pd
+model = mlflow.pyfunc.load_model(sys.argv[1])
 with np.load("images.npz") as images:
-    tables = [model.predict(images[name]) for name in ("packed", "raw")]
-answers = [list(table["probability"]) for table in tables]
-called = [table["malignant"].tolist() for table in tables]
-example = pathlib.Path(folder, "serving_input_example.json").read_text()
-served = mlflow.models.validate_serving_input(folder, example)
-import skinlib
-assert not [name for name in sys.modules if name.startswith(("skinlib.training", "skinlib.tracking"))]
-print(json.dumps({"answers": answers, "called": called, "served": len(served), "skinlib": skinlib.__file__}))
+    tables = [model.predict(pd.DataFrame({"image": list(images[name])})) for name in ("packed", "raw")]
+print(json.dumps([list(table["probability"]) for table in tables]))
 """
     # -I: neither PYTHONPATH nor the user's packages.
     done = subprocess.run(
         [sys.executable, "-I", "-c", code, str(downloaded)],
         cwd=tmp_path,
-        env={"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "OMP_NUM_THREADS": "2"},
+        env={"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert Path(found["skinlib"]).is_relative_to(downloaded)
-    assert found["served"] == 2
-    fitted = np.stack([images.fit(image) for image in raw])
-    raw_answers = [inference.predict(network, batch, SIZE) for batch in (packed, fitted)]
-    expected = np.stack([calibration.calibrate(answer, SETTINGS["temperature"]) for answer in raw_answers])
-    np.testing.assert_allclose(found["answers"], expected, rtol=1e-5)
-    assert found["called"] == (expected >= SETTINGS["threshold"]).tolist()
+    batches = [packed, np.stack([images.fit(image) for image in raw])]
+    expected = [Graph(graph).score(batch).probability for batch in batches]
+    np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), expected, rtol=1e-6)
 
 
 def test_a_loaded_model_scores_any_number_of_images_like_the_flow(
     registered: tuple[RecordedRun, RegisteredModel],
-    network: resnet.Network,
+    graph: bytes,
     mlflow_server: MlflowServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -205,11 +186,11 @@ def test_a_loaded_model_scores_any_number_of_images_like_the_flow(
     before = mlflow.get_tracking_uri()
     served = registry.load("models:/skin-lesion@champion")
     assert mlflow.get_tracking_uri() == before
-    assert served.settings == {**SETTINGS, "classes": ["benign", "malignant"]}
+    assert served.settings == SETTINGS
     packed = np.random.default_rng(0).integers(0, 256, (70, 224, 224, 3), np.uint8)
-    expected = calibration.calibrate(inference.predict(network, packed, SIZE), SETTINGS["temperature"])
-    np.testing.assert_array_equal(served.predict(packed), expected)
-    assert served.predict(packed[:0]).shape == (0,)
+    answers = Graph(graph).score(packed)
+    np.testing.assert_array_equal(served.predict(packed)["probability"], answers.probability)
+    assert served.predict(packed[:0]).shape == (0, 6)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,93 @@
+"""The exported graph and the file of code that serve a model."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from skinlib.data import images
+from skinlib.evaluation.calibration import calibrate
+from skinlib.networks import resnet
+from skinlib.networks.inference import predict, to_tensor
+from skinlib.serving import export
+from skinlib.serving.classifier import Graph
+from skinlib.serving.settings import ClassifierSettings
+from tests.unit import results
+
+SETTINGS = results.CLASSIFIER
+
+
+@pytest.fixture(scope="module")
+def batch() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (5, 224, 224, 3), np.uint8)
+
+
+def test_the_graph_gives_the_network_s_calibrated_probabilities(
+    graph: bytes, network: resnet.Network, batch: np.ndarray
+) -> None:
+    expected = calibrate(predict(network, batch, SETTINGS["image_size"]), SETTINGS["temperature"])
+    np.testing.assert_allclose(Graph(graph).score(batch).probability, expected, atol=5e-5)
+
+
+def test_the_evidence_adds_up_to_the_logit_without_its_bias(
+    graph: bytes, network: resnet.Network, batch: np.ndarray
+) -> None:
+    evidence = Graph(graph).score(batch).evidence
+    with torch.inference_mode():
+        logits = network(to_tensor(batch, SETTINGS["image_size"])) - network.backbone.fc.bias
+    np.testing.assert_allclose(evidence.sum((1, 2)), logits, atol=1e-4)
+
+
+def test_five_percent_of_the_validation_images_are_unfamiliar(graph: bytes) -> None:
+    distances = Graph(graph).score(results.photographs(60)[40:]).unfamiliarity
+    assert np.quantile(distances, 0.95) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_graph_is_valid_and_holds_its_settings_to_the_last_digit(
+    weights: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    settings: ClassifierSettings = {**SETTINGS, "temperature": 1.1 + 2e-16, "threshold": 1 / 3}
+    graph = export.export_graph(weights, settings, results.photographs(60), np.arange(40), np.arange(40, 60))
+    onnx.checker.check_model(onnx.load_from_string(graph), full_check=True)
+    metadata = onnxruntime.InferenceSession(graph).get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["skinlib.settings"]) == settings == Graph(graph).settings
+
+
+def test_the_same_weights_give_the_same_bytes(graph: bytes, weights: dict[str, np.ndarray]) -> None:
+    again = export.export_graph(weights, SETTINGS, results.photographs(60), np.arange(40), np.arange(40, 60))
+    assert again == graph
+
+
+def test_the_code_decodes_like_ingest_without_skinlib_and_torch(tmp_path: Path, graph: bytes) -> None:
+    from tests.unit.serving.test_classifier import encoded, photographs
+
+    files = {
+        f"{height}x{width}.{kind}": encoded(photographs(height, width)[0], kind)
+        for height, width in ((224, 224), (300, 200), (33, 60))
+        for kind in ("png", "jpeg", "tiff")
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "served.py").write_text(export.code())
+    program = """
+import pathlib, sys
+for name in ("skinlib", "torch", "torchvision", "metaflow", "sklearn", "scipy", "matplotlib"):
+    sys.modules[name] = None  # importing it fails
+sys.path.insert(0, ".")
+import numpy as np
+import served
+np.savez("pixels.npz", **{name: served.decode(pathlib.Path(name).read_bytes()) for name in sys.argv[1:]})
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, *files], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "pixels.npz") as pixels:
+        for name, data in files.items():
+            np.testing.assert_array_equal(pixels[name], images.decode(data))
