@@ -6,20 +6,20 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from skinlib import errors
-from skinlib.data import images as images_module
+import skinlib
 from skinlib.networks import familiarity, resnet
 from skinlib.networks.inference import resize
 from skinlib.serving.settings import ClassifierSettings
 
 OPSET = 20
-CLASSIFIER = Path(__file__).with_name("classifier.py")
+ROOT = Path(skinlib.__file__).parents[1]
 
 
 class _Served(nn.Module):
@@ -84,15 +84,25 @@ def export_graph(
 
 def code() -> str:
     """Return the code of `skinlib.serving.classifier`, with the code that it imports from skinlib in front of it."""
-    parts = [Path(errors.__file__), Path(images_module.__file__), CLASSIFIER]
-    return "\n\n".join(_without_own_imports(part.read_text()) for part in parts)
+    parts: dict[str, str] = {}
+    _collect("skinlib.serving.classifier", parts)
+    return "\n\n".join(parts.values())
 
 
-def _without_own_imports(source: str) -> str:
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "skinlib":
-            assert node.end_lineno is not None
-            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+def _collect(module: str, parts: dict[str, str]) -> None:
+    """Add a module's code, without its imports from skinlib, after the code of the modules that it imports there."""
+    if module in parts:
+        return
+    source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+    tree, lines = ast.parse(source), source.splitlines()
+    for imported in [str(node.module) for node in tree.body if _is_own(node)]:
+        _collect(imported, parts)
+    for node in ast.walk(tree):
+        if _is_own(node):  # also those for type checkers only
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (int(node.end_lineno or 0) - node.lineno + 1)
             lines[node.lineno - 1] = " " * node.col_offset + "pass"
-    return "\n".join(lines) + "\n"
+    parts[module] = "\n".join(lines) + "\n"
+
+
+def _is_own(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
+    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith("skinlib.")

@@ -1,5 +1,6 @@
 """The exported graph and the file of code that serve a model."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -91,3 +92,11 @@ np.savez("pixels.npz", **{name: served.decode(pathlib.Path(name).read_bytes()) f
     with np.load(tmp_path / "pixels.npz") as pixels:
         for name, data in files.items():
             np.testing.assert_array_equal(pixels[name], images.decode(data))
+
+
+def test_no_name_is_defined_twice_in_the_code() -> None:
+    tree = ast.parse(export.code())
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assigned = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    names = sorted(defined + [target.id for target in assigned if isinstance(target, ast.Name)])
+    assert names == sorted(set(names))
