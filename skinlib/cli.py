@@ -1,5 +1,6 @@
 """The commands beyond the flow: `skinlib COMMAND`, the same as `python -m skinlib COMMAND`."""
 
+import getpass
 import json
 import sys
 import tempfile
@@ -119,6 +120,43 @@ def audit(url: str, as_json: bool) -> None:
     else:
         click.echo(text.audit_report(found, score))
     found.refuse_conflicts()
+
+
+@commands.command()
+@click.argument("name", required=False)
+def models(name: str | None) -> None:
+    """List the versions of the registered model NAME, or of all models: alias, result, and why."""
+    from skinlib.reporting.text import table
+    from skinlib.tracking import promotion
+
+    rows = [["model", "version", "alias", "created (UTC)", "test AUROC", "data", "run"]]
+    listed = promotion.versions(name)
+    for each in listed:
+        created = f"{each.created:%Y-%m-%d %H:%M}"
+        rows.append([each.name, each.number, each.aliases, created, each.auroc, each.data, each.run])
+    for line, why in zip(table(rows).split("\n"), ["why", *(each.reason for each in listed)], strict=True):
+        click.echo(f"{line}  {why}".rstrip())
+
+
+@commands.command()
+@click.argument("name")
+@click.argument("version")
+def promote(name: str, version: str) -> None:
+    """Make VERSION of the registered model NAME its champion."""
+    from skinlib.tracking import promotion
+
+    before = promotion.promote(name, version, getpass.getuser())
+    click.echo(f"{name} version {version} is the champion now{f', instead of version {before}' if before else ''}.")
+
+
+@commands.command()
+@click.argument("name")
+def rollback(name: str) -> None:
+    """Make the version of the registered model NAME champion again that was it before."""
+    from skinlib.tracking import promotion
+
+    standing, before = promotion.rollback(name, getpass.getuser())
+    click.echo(f"{name} version {before} is the champion again, instead of version {standing}.")
 
 
 @contextmanager

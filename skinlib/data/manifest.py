@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
 CLASSES = ("benign", "malignant")
 SPLITS = ("train", "test")
 
@@ -54,6 +57,11 @@ class Manifest:
         """SHA-256 over key, size, class, split and SHA-256 of all images, in hex."""
         classes = [CLASSES[label] for label in self.labels]
         return digest(list(zip(self.keys, self.sizes, classes, self.splits, self.sha256, strict=True)))
+
+    @property
+    def fingerprints(self) -> NDArray[np.uint64]:
+        """The first 64 bits of each image's SHA-256, uint64 (N,)."""
+        return np.array([int(value[:16], 16) for value in self.sha256], np.uint64)
 
     def summary(self) -> ManifestSummary:
         """Return hash, number of images, counts and rejected files as plain values."""

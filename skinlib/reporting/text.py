@@ -110,7 +110,7 @@ def evaluation_report(model: str, url: str, n_rejected: int, report: Report, dis
     rows = metric_rows(scores)
 
     def section(name: Section) -> str:
-        return _table([[row.name, metric(row)] for row in rows if row.section == name])
+        return table([[row.name, metric(row)] for row in rows if row.section == name])
 
     colours = [["", "here", "training", "distance"]] + [
         [row["statistic"], number(row["here"]), number(row["training"]), number(row["deviations"], "+.2f")]
@@ -127,7 +127,7 @@ def evaluation_report(model: str, url: str, n_rejected: int, report: Report, dis
         f"Net benefit (true positives per image, minus weighted false positives)\n{_benefit(scores['decision_curve'])}",
         "Calibration (ECE: expected calibration error), before and after temperature scaling\n"
         f"{section('Calibration')}",
-        f"Colours, with the distance in standard deviations of the training images\n{_table(colours)}",
+        f"Colours, with the distance in standard deviations of the training images\n{table(colours)}",
     ]
     return "\n" + "\n\n".join(filter(None, parts)) + "\n"
 
@@ -175,9 +175,9 @@ def audit_report(audit: Audit, shortcut_auroc: float | None, limit: int = 20) ->
     colours = [["", *classes]] + [[name, *(number(of[name]) for of in classes.values())] for name in STATISTICS]
     found = audit.summary()
     parts = [
-        f"{len(audit.groups):,} images in {audit.n_groups:,} groups of near-duplicates\n{_table(counts)}",
+        f"{len(audit.groups):,} images in {audit.n_groups:,} groups of near-duplicates\n{table(counts)}",
         *(_finding(title, found[name], limit) for name, (title, _) in FINDINGS.items()),
-        f"Colours (0 to 1), averaged over the images\n{_table(colours)}",
+        f"Colours (0 to 1), averaged over the images\n{table(colours)}",
         f"Colour baseline, trained on train: AUROC {number(shortcut_auroc)} on test (0.5 is chance)\n"
         "It sees colour statistics only. Only the gain over this baseline can come from the lesions.",
     ]
@@ -215,11 +215,11 @@ def run_summary(
     warning = "\nThe images are SYNTHETIC: use the model for trying out only.\n" if synthetic else ""
     threshold = number(report["threshold"])
     return f"""
-{_table(trials)}
+{table(trials)}
 
 Best trial: {leaderboard["trial"][0]}
 Test set: {scores["n"]:,} images, {scores["n_malignant"]:,} malignant, threshold {threshold}; with 95% intervals
-{_table(metrics)}
+{table(metrics)}
 {warning}
 Registered: {registered["name"]} version {registered["version"]}, alias {registered["alias"]}
 
@@ -236,13 +236,13 @@ def _confusion(point: OperatingPoint) -> str:
         "benign": (point["false_positives"], point["true_negatives"]),
     }
     heads = ["", "classified as malignant", "classified as benign"]
-    return _table([heads, *([name, *(f"{n:,}" for n in row)] for name, row in counts.items())])
+    return table([heads, *([name, *(f"{n:,}" for n in row)] for name, row in counts.items())])
 
 
 def _benefit(curve: DecisionCurve) -> str:
     rows = zip(curve["threshold"], curve["model"], curve["all_malignant"], strict=True)
     shown = [[number(cell) for cell in row] for row in rows if round(100 * row[0]) in _SHOWN_THRESHOLDS]
-    return _table([["threshold", "model", "all classified as malignant"], *shown])
+    return table([["threshold", "model", "all classified as malignant"], *shown])
 
 
 def _finding(title: str, pairs: Pairs, limit: int) -> str:
@@ -253,7 +253,7 @@ def _finding(title: str, pairs: Pairs, limit: int) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
     """Align the first column to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(

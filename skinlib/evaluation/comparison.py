@@ -1,0 +1,70 @@
+"""Is a classifier better than another on the same images, by more than noise?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skinlib.evaluation import intervals
+from skinlib.evaluation.calibration import BINS
+from skinlib.evaluation.intervals import Estimate
+from skinlib.evaluation.metrics import Ranking
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first classifier minus the second, on the same images; paired bootstrap over groups, 95%.
+
+    Attributes:
+        n: Images.
+        auroc: Difference of the AUROCs.
+        calibration_error: Difference of the expected calibration errors (15 bins).
+    """
+
+    n: int
+    auroc: Estimate
+    calibration_error: Estimate
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the first one has the higher AUROC by more than noise."""
+        return self.auroc["interval"] is not None and self.auroc["interval"][0] > 0
+
+    @property
+    def is_worse_calibrated(self) -> bool:
+        """Whether the first one has the larger calibration error by more than noise."""
+        return self.calibration_error["interval"] is not None and self.calibration_error["interval"][0] > 0
+
+
+def compare(
+    labels: NDArray[np.int64],
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    seed: int = 0,
+) -> Comparison:
+    """Compare the probabilities of two classifiers.
+
+    Args:
+        labels: int (N,), 1 is malignant; at least one image.
+        first: float (N,) in 0..1, calibrated.
+        second: float (N,) in 0..1, calibrated.
+        groups: int (N,), equal for near-duplicate images, which are resampled together.
+        seed: Of the bootstrap.
+    """
+    rankings = [Ranking(labels, probabilities) for probabilities in (first, second)]
+    residuals = [_residuals(labels, probabilities) for probabilities in (first, second)]
+
+    def statistics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        aurocs = [ranking.positives(weights).auroc() for ranking in rankings]
+        errors = [np.abs(weights @ residual).sum(axis=1) / weights.sum(axis=1) for residual in residuals]
+        return {"auroc": aurocs[0] - aurocs[1], "error": errors[0] - errors[1]}
+
+    drawn = intervals.bootstrap(statistics, groups, seed)
+    return Comparison(len(labels), intervals.estimate(*drawn["auroc"]), intervals.estimate(*drawn["error"]))
+
+
+def _residuals(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probability minus outcome of each image in the column of its bin, float64 (N, BINS)."""
+    column = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
+    return np.where(column[:, np.newaxis] == np.arange(BINS), (probabilities - labels)[:, np.newaxis], 0.0)
