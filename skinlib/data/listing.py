@@ -83,13 +83,13 @@ def _check_level(url: str, objects: Sequence[Object], tops: set[str]) -> None:
     names = {name.lower() for name in tops}
     if names.intersection(SPLITS):
         return
-    parts = url.split("/")
+    parts = url.removeprefix("s3://").lower().split("/")
     if names.intersection(CLASSES):
-        if parts[-1].lower() in SPLITS:
-            raise DataError(f"{url} is only a part of a data set; give {'/'.join(parts[:-1])}.")
+        if parts[-1] in SPLITS and len(parts) > 1:
+            raise DataError(f"{url} is only a part of a data set; give {url.rsplit('/', 1)[0]}.")
         raise DataError(f"{url} has {' and '.join(CLASSES)}, but not in {' and '.join(SPLITS)}; {_LAYOUT}.")
-    if parts[-1].lower() in CLASSES and parts[-2].lower() in SPLITS:
-        raise DataError(f"{url} is only a part of a data set; give {'/'.join(parts[:-2])}.")
+    if parts[-1] in CLASSES and len(parts) > 2 and parts[-2] in SPLITS:
+        raise DataError(f"{url} is only a part of a data set; give {url.rsplit('/', 2)[0]}.")
     below = sorted({match[1] for item in objects if (match := _SPLIT_AND_CLASS.match(item.key))})
     if below:
         places = " or ".join(f"{url}/{folder}" for folder in below[:3])

@@ -37,8 +37,8 @@ RETRIES = 5
 _MISTYPED_URL = re.compile(r"[a-z][a-z0-9+.-]+:|(s3|gs|https?|file)//", re.IGNORECASE)
 # Other names of s3://bucket/prefix: those of Hadoop, ARNs and the addresses of AWS.
 _OTHER_S3_URL = re.compile(
-    r"(?:s3[an]://|arn:aws[\w-]*:s3:::|https?://s3[.-][\w.-]*amazonaws\.com[.cn]*/)(?P<location>[^?#@]+).*"
-    r"|https?://(?P<bucket>[\w.-]+?)\.s3[.-][\w.-]*amazonaws\.com[.cn]*(?P<prefix>[^?#@]*).*",
+    r"(?:s3[an]://|arn:aws[\w-]*:s3:::|https?://s3[.-][\w.-]*amazonaws\.com(?:\.cn)?/)(?P<location>[^?#@]+).*"
+    r"|https?://(?P<bucket>[\w.-]+?)\.s3[.-][\w.-]*amazonaws\.com(?:\.cn)?(?P<prefix>[^?#@]*).*",
     re.IGNORECASE,
 )
 
@@ -219,7 +219,7 @@ class Store:
         try:
             yield
         except (BaseError, OSError, ValueError) as error:
-            anonymous = isinstance(self._backend, S3Store) and self._backend.config.get("skip_signature") == "true"
+            anonymous = isinstance(self._backend, S3Store) and str(self._backend.config.get("skip_signature")) == "true"
             raise _explain(error, f"{self.url}/{key}" if key else self.url, verb, anonymous) from error
 
 
@@ -324,9 +324,8 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
         answer = client.list_objects_v2(Bucket=bucket, Prefix=prefix and f"{prefix}/", MaxKeys=1, **payer)
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         region = headers.get("x-amz-bucket-region", client.meta.region_name)
-        patient = Config(
-            read_timeout=REQUEST_TIMEOUT.total_seconds(), retries={"mode": "standard", "total_max_attempts": 1 + RETRIES}
-        )
+        retries = {"mode": "standard", "total_max_attempts": 1 + RETRIES}
+        patient = Config(read_timeout=REQUEST_TIMEOUT.total_seconds(), retries=retries)
         client = session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config.merge(patient))
         # botocore renews credentials 10 minutes before they expire; cached for longer, they could expire in use.
         credentials = None if anonymous else Boto3CredentialProvider(session, ttl=timedelta(minutes=10))
@@ -408,7 +407,7 @@ def _walk(root: Path, prefix: str) -> Iterator[Object]:
             elif not stat.S_ISREG(status.st_mode):
                 yield Object(key, 0, None, "it is a pipe, a socket or a device; remove it")
             elif re.search(r"#\d+$", key):
-                yield Object(key, status.st_size, None, "its name ends in # and digits like an unfinished copy; rename it")
+                yield Object(key, status.st_size, None, "its name ends in # and digits like an unfinished copy; rename")
             else:  # obstore's ETag, with which it checks that the file has not changed
                 etag = f'"{status.st_ino:x}-{max(status.st_mtime_ns, 0) // 1000:x}-{status.st_size:x}"'
                 yield Object(key, status.st_size, etag)

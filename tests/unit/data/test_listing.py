@@ -67,9 +67,7 @@ def test_a_wrong_layout_is_named(data: Store, emptied: str | None, added: str | 
 
 @in_both
 @pytest.mark.parametrize("prefix", ["", "deep/"], ids=["one level", "two levels"])
-def test_a_url_above_the_data_set_is_refused_with_the_right_one(
-    new_store: Callable[[str], Store], prefix: str
-) -> None:
+def test_a_url_above_the_data_set_is_refused_with_the_right_one(new_store: Callable[[str], Store], prefix: str) -> None:
     store = new_store("all")
     for folder in FOLDERS:
         store.write(f"{prefix}skin/{folder}/1.png", picture(1))

@@ -163,7 +163,11 @@ def test_each_code_of_the_server_has_its_remedy_and_the_words_of_the_server_are_
     ("code", "message", "remedy"),
     [
         ("AccessDenied", "Access Denied", "ask for s3:PutObject"),
-        ("AccessDenied", "User x is not authorized to perform: kms:GenerateDataKey on k", "ask for kms:GenerateDataKey"),
+        (
+            "AccessDenied",
+            "User x is not authorized to perform: kms:GenerateDataKey on k",
+            "ask for kms:GenerateDataKey",
+        ),
         ("QuotaExceeded", "full", "the storage is full"),
         ("XMinioStorageFull", "full", "the storage is full"),
         ("EntityTooLarge", "big", "it is larger than the server allows"),
@@ -195,7 +199,7 @@ def test_a_public_bucket_is_read_without_a_signature(
     assert [data for _, data in store.read_many(store.list())] == [b"x"]
     assert not any("Authorization" in headers for headers in plain.headers_seen)
     plain.refused = {"1.jpg": (403, "AccessDenied", "Access Denied")}
-    with pytest.raises(StorageError, match="1.jpg cannot be read: it is not public; set AWS_PROFILE"):
+    with pytest.raises(StorageError, match=r"1\.jpg cannot be read: it is not public; set AWS_PROFILE"):
         store.read("1.jpg")
 
 
@@ -204,7 +208,9 @@ def test_a_requester_who_pays_says_so_in_each_request(plain: type[_Plain], monke
     plain.keys = ["1.jpg"]
     store = open_store("s3://lab")
     assert [data for _, data in store.read_many(store.list())] == [b"x"]
-    payers = [{name.lower(): value for name, value in seen.items()}["x-amz-request-payer"] for seen in plain.headers_seen]
+    payers = [
+        {name.lower(): value for name, value in seen.items()}["x-amz-request-payer"] for seen in plain.headers_seen
+    ]
     assert payers == ["requester"] * 3
 
 
