@@ -304,7 +304,7 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
     if "?versionId=" in prefix:
         raise StorageError(f"{url} names a version, which is not supported; leave out what follows the question mark.")
     if prefix and (problem := _key_problem(prefix)):
-        raise StorageError(f"{url} cannot be opened: {problem}.")
+        raise StorageError(f"{url} cannot be opened: {problem.split(';')[0]}; correct the URL.")
     chosen_anonymous = _is_set("AWS_SKIP_SIGNATURE") or _is_set("AWS_NO_SIGN_REQUEST")
     anonymous = chosen_anonymous
     payer = {"RequestPayer": "requester"} if _is_set("AWS_REQUEST_PAYER") else {}
