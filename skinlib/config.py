@@ -4,6 +4,7 @@ import difflib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -70,6 +71,12 @@ def _without_repetition(pairs: Sequence[tuple[str, object]]) -> dict[str, object
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not a number in JSON")
+
+
+def ensure_home() -> None:
+    """Give a user whom the system does not know, as in some containers, a home: MLflow fails to import without one."""
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = os.path.join(tempfile.gettempdir(), f"skinlib-{os.getuid()}")
 
 
 def checkpoint_seconds(variables: Mapping[str, str] = os.environ) -> float:

@@ -26,10 +26,12 @@ from skinlib.training.sweep import trials_from
 # Tasks and cards get configs that were checked when the run began.
 _OF_TASKS_AND_CARDS = {"step", "spin-step", "init", "batch", "kubernetes", "card"}
 _DEPLOYERS = {"argo-workflows", "step-functions"}
+_RECORDING = {"start", "train", "register", "end"}  # steps that write to MLflow
 
 
 def prepare() -> None:
-    """Prepare what Metaflow takes from the machine: the user's name, a cache for this user, files that it can read."""
+    """Prepare what Metaflow takes from the machine: the user's name, home and cache, and files that it can read."""
+    config.ensure_home()
     if get_username() is None:
         os.environ["USERNAME"] = _user_name()
     # Metaflow's cache for all users of a machine can be written only by the one who came first. The variable is for
@@ -92,7 +94,7 @@ class configured(FlowMutator):
         with _for_metaflow():
             backend, environment = _backend(configs["compute"])
             if subcommand not in _OF_TASKS_AND_CARDS:
-                _check_order(arguments)
+                _check_words(arguments)
                 config.checkpoint_seconds(os.environ | environment)
                 trials = trials_from(configs["sweep"], seed=0) if configs["sweep"] is not None else []
                 _allow_branches(len(trials))
@@ -127,10 +129,16 @@ def _arguments() -> list[str]:
     return list(getattr(click.get_current_context(silent=True), "saved_args", None) or [])
 
 
-def _check_order(arguments: list[str]) -> None:
+def _check_words(arguments: list[str]) -> None:
     if found := {"--config", "--config-value"} & set(arguments):
         option, subcommand = found.pop(), arguments[0]
         raise ConfigError(f"{option} must come before `{subcommand}`; write {option} NAME FILE {subcommand}.")
+    # `spin` takes a step, or a path that ends in a step or its task.
+    words = {word for argument in arguments[1:] for word in argument.split("/")}
+    if arguments[:1] == ["spin"] and (steps := words & _RECORDING):
+        raise ConfigError(
+            f"`spin {steps.pop()}` would change what MLflow has recorded of the run; spin another step, or start a run."
+        )
 
 
 def _allow_branches(number: int) -> None:
@@ -224,8 +232,11 @@ def mark_failed(run: Run | None) -> None:
     """
     from skinlib.tracking import runs
 
-    if run is None:
+    # A run that was stopped at once has no task, and one that failed in `start` has no run in MLflow.
+    start = run["start"].task if run is not None and "start" in run else None
+    if start is None or not start.successful:
         return
-    start = run["start"].task
-    if start.successful:
+    try:
         runs.mark_failed(start["tracking"].data)
+    except SkinlibError as error:
+        print(f"MLflow still shows the run as running: {error}")
