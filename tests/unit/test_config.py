@@ -96,7 +96,7 @@ def test_equal_keys_of_different_objects_and_a_byte_order_mark_are_accepted(tmp_
     ("content", "words"),
     [
         ("{}".encode("utf-16"), "is not UTF-8 text; save it as UTF-8"),
-        ('{"a": "\xfc"}'.encode("latin-1"), "is not UTF-8 text"),
+        ('{"a": "\xfc"}'.encode("latin-1"), "is not UTF-8 text; save it as UTF-8"),
         (None, r"cannot be read \(No such file or directory\); correct its path"),
     ],
     ids=["UTF-16", "Latin-1", "missing"],

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from metaflow.cli_components import run_cmds
 from metaflow.util import get_username
 
 from skinlib.execution import hooks
+from skinlib.execution.datastore import run_store
 
 ROOT = Path(__file__).resolve().parents[3]
 FLOW = ROOT / "flows" / "train.py"
@@ -272,17 +274,14 @@ def test_a_file_that_is_no_config_is_a_sentence(tmp_path, content, words):
         (["run", "--config", "sweep", "x"], "--config must come before `run`; write --config NAME FILE run"),
         (["run", "--model-name", "team/skin"], "The model name 'team/skin' is not allowed in MLflow"),
         (["argo-workflows", "trigger", "--model-name", "a:b"], "The model name 'a:b' is not allowed in MLflow"),
-        (["argo-workflows", "create", "--seed", "-1"], "The seed is -1; give a number from 0 to 4294967295"),
+        (["argo-workflows", "trigger", "--seed", "-1"], "The seed is -1; give a number from 0 to 4294967295"),
         (["argo-workflows", "create"], "argo-workflows runs every step on kubernetes"),
+        (["spin", "train"], "`spin train` would change what MLflow has recorded"),
+        (["spin", "SkinLesionFlow/1/register/5"], "`spin register` would change what MLflow has recorded"),
         (["step-functions", "create"], "step-functions runs every step on batch"),
     ],
 )
 def test_what_cannot_work_is_refused_before_a_run_or_a_deployment_exists(tmp_path, command, words):
-    if "--seed" in command:
-        (tmp_path / "compute.json").write_text(
-            '{"backend": "kubernetes", "image": "a:1", "environment": {"MLFLOW_TRACKING_URI": "https://mlflow.example.org"}}'
-        )
-        command = ["--config", "compute", "compute.json", *command]
     result = call(tmp_path, str(FLOW), *command)
     assert result.returncode != 0
     assert words in result.stderr
@@ -296,8 +295,15 @@ def test_seconds_between_checkpoints_that_are_no_number_are_refused_before_a_run
     assert "SKINLIB_CHECKPOINT_SECONDS is 'abc'; set it to a number of seconds, such as 30." in result.stderr
 
 
-def test_a_failed_run_that_cannot_be_read_is_no_error():
-    hooks.mark_failed(None)
+@pytest.mark.parametrize("run", [None, {}], ids=["unreadable", "ended before start"])
+def test_a_failed_run_without_a_run_in_mlflow_is_no_error(run):
+    hooks.mark_failed(run)
+
+
+def test_a_spun_step_uses_the_store_of_the_run_that_it_repeats(tmp_path):
+    original = SimpleNamespace(parent_datastore=SimpleNamespace(TYPE="local", datastore_root=str(tmp_path / "run")))
+    flow = SimpleNamespace(_datastore=SimpleNamespace(orig_datastore=original))
+    assert run_store(flow).local_path == tmp_path / "run"
 
 
 @pytest.mark.parametrize(("provider", "warned"), [("local@/somewhere", True), ("service@http://meta", False)])
