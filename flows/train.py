@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from metaflow import Config, FlowSpec, Parameter, card, current, project, resources, retry, step
 
 from skinlib.execution.datastore import run_store
-from skinlib.execution.hooks import configured, mark_failed, name_root_user  # noqa: F401 (Argo finds mark_failed here)
+from skinlib.execution.hooks import configured, mark_failed, parser, prepare  # noqa: F401 (Argo finds mark_failed here)
 
 if TYPE_CHECKING:
     from skinlib.serving.settings import ClassifierSettings
@@ -32,8 +32,10 @@ class SkinLesionFlow(FlowSpec):
     start -> ingest -> train (one branch per trial) -> select -> evaluate -> register -> end
     """
 
-    sweep = Config("sweep", default=str(CONFIGS / "sweeps/quick.json"), help="the trials to train")
-    compute = Config("compute", default=str(CONFIGS / "compute/local.json"), help="where the GPU steps run")
+    sweep = Config("sweep", default=str(CONFIGS / "sweeps/quick.json"), parser=parser("sweep"), help="the trials")
+    compute = Config(
+        "compute", default=str(CONFIGS / "compute/local.json"), parser=parser("compute"), help="where the GPU steps run"
+    )
     data = Parameter(
         "data",
         default="sample",
@@ -59,7 +61,7 @@ class SkinLesionFlow(FlowSpec):
         config.check_run_options(**options, experiment=self.experiment, model_name=self.model_name)
         hooks.check_remote(self.compute)
         trials = sweep.trials_from(self.sweep, self.seed)
-        sweep.check_weights(trials)
+        sweep.store_weights(trials, run_store(self))
         listing.list_images(sample.locate(self.data, progress.printed("synthetic images made")))
         self.trials = {trial.key: trial.model_dump() for trial in trials}
         self.trial_keys = list(self.trials)
@@ -124,7 +126,7 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.evaluation.selection import against_shortcut
         from skinlib.reporting.training_card import TrainingCard
         from skinlib.tracking.runs import TrialLog
-        from skinlib.training import checkpoint, loop, slots
+        from skinlib.training import checkpoint, loop, slots, sweep
         from skinlib.training.trial import Trial
 
         self.trial_key = self.input
@@ -142,7 +144,7 @@ class SkinLesionFlow(FlowSpec):
         key = checkpoint.checkpoint_key(self.run_key, self.trial_key, data_hash)
         with slots.take_slot() as slot:
             result = loop.train(
-                trial,
+                sweep.with_stored_weights(trial, store),
                 packed.images,
                 packed.labels,
                 self.split["train"],
@@ -272,5 +274,5 @@ class SkinLesionFlow(FlowSpec):
 
 
 if __name__ == "__main__":
-    name_root_user()
+    prepare()
     SkinLesionFlow()

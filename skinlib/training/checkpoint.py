@@ -1,18 +1,17 @@
 """The state of a trial from which a killed attempt continues."""
 
 import io
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict, cast
 
+from skinlib.config import checkpoint_seconds
 from skinlib.data.storage import Store
 from skinlib.training.result import Epoch
 
 if TYPE_CHECKING:
     import torch
 
-# Tests set it to 0, so that every epoch can be killed and continued.
-CHECKPOINT_SECONDS = float(os.environ.get("SKINLIB_CHECKPOINT_SECONDS", "30"))
+CHECKPOINT_SECONDS = checkpoint_seconds()
 
 
 class TrialState(TypedDict):
