@@ -19,7 +19,7 @@ from metaflow import Flow, Run, namespace
 from metaflow.exception import MetaflowNotFound
 
 from skinlib.execution import backends
-from skinlib.execution.hooks import name_root_user
+from skinlib.execution.hooks import prepare
 
 SCRIPT = Path(__file__).with_name("train.py")
 FLOW = "SkinLesionFlow"
@@ -28,7 +28,7 @@ _SECONDS_TO_END = 10
 
 def main() -> None:
     """Check whether the run can be continued, end what it left behind, and become Metaflow's resume."""
-    name_root_user()
+    prepare()
     run = find_run(sys.argv[1] if len(sys.argv) > 1 else None)
     if run.successful:
         print(f"Run {run.id} succeeded; there is nothing to resume. Start a new one: python flows/train.py run")

@@ -188,6 +188,7 @@ def run_summary(
     leaderboard: "pd.DataFrame",
     report: Report,
     registered: Mapping[str, object],
+    promotion: Mapping[str, object],
     tracking_uri: str,
     synthetic: bool,
 ) -> str:
@@ -196,7 +197,8 @@ def run_summary(
     Args:
         leaderboard: from `selection.leaderboard`, the best trial first.
         report: of the test images.
-        registered: `name`, `version` and `alias` of the registered model.
+        registered: `name` and `version` of the registered model.
+        promotion: its `alias` and the `reason`.
         tracking_uri: of MLflow.
         synthetic: whether the images are the generated sample.
     """
@@ -221,12 +223,13 @@ Best trial: {leaderboard["trial"][0]}
 Test set: {scores["n"]:,} images, {scores["n_malignant"]:,} malignant, threshold {threshold}; with 95% intervals
 {table(metrics)}
 {warning}
-Registered: {registered["name"]} version {registered["version"]}, alias {registered["alias"]}
+Registered: {registered["name"]} version {registered["version"]}, alias {promotion["alias"]}
+  {promotion["reason"]}
 
 Next:
   see the cards (data, training, leaderboard, test):  make cards
   browse runs and models:  {look}
-  evaluate on other images:  skinlib evaluate models:/{registered["name"]}@{registered["alias"]} FOLDER
+  evaluate on other images:  skinlib evaluate models:/{registered["name"]}@{promotion["alias"]} FOLDER
 """
 
 

@@ -15,9 +15,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
+from skinlib.data.packing import PackedDataset
 from skinlib.errors import TrackingError
 from skinlib.evaluation.comparison import compare
 from skinlib.evaluation.intervals import Estimate
+from skinlib.evaluation.scores import AgainstShortcut
 from skinlib.tracking import registry
 from skinlib.tracking.connection import connect, without_credentials
 from skinlib.tracking.runs import RecordedRun, to_tags
@@ -40,25 +42,21 @@ class Verdict(TypedDict):
 
 @dataclass(frozen=True)
 class Contest:
-    """What decides on a promotion: the test images of a run, and its new version's probabilities for them.
+    """What decides on a promotion: the images of a run, and what its new version makes of the test images.
 
     Attributes:
-        images: uint8 (N, 224, 224, 3).
-        labels: int64 (N,), 1 is malignant.
-        probabilities: float64 (N,) in 0..1, of the new version.
+        packed: All images, N.
         groups: int64 (N,), equal for near-duplicates.
-        above_shortcut: How much the AUROC is above that of the colour baseline.
-        fingerprints: uint64 (M,), of all images of the run, from `Manifest.fingerprints`.
-        all_groups: int64 (M,), their groups.
+        test: Indices of the test images.
+        probabilities: float64, of the new version for the test images.
+        above_shortcut: How much the AUROC is above that of the colour baseline, if that was measured.
     """
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
+    packed: PackedDataset
     groups: NDArray[np.int64]
-    above_shortcut: Estimate
-    fingerprints: NDArray[np.uint64]
-    all_groups: NDArray[np.int64]
+    test: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    above_shortcut: AgainstShortcut | None
 
 
 def model_name(name: str, synthetic: bool, branch: str) -> str:
@@ -86,7 +84,7 @@ def decide(run: RecordedRun, version: registry.RegisteredModel, policy: Policy, 
         run: The parent run.
         version: From `registry.register`.
         policy: `never` and `always` decide without a comparison.
-        contest: The test images.
+        contest: The images.
         who: Names the user in the tags.
 
     Raises:
@@ -106,7 +104,11 @@ def decide(run: RecordedRun, version: registry.RegisteredModel, policy: Policy, 
             while verdict["alias"] == CHAMPION and _number(standing) != _number(champion_of(client, name)):
                 standing = champion_of(client, name)
                 verdict = _judge(standing, policy, contest)
-            facts = {"verdict": verdict["alias"], "reason": verdict["reason"], "compared_with": verdict["champion"]}
+            facts: dict[str, object] = {
+                "verdict": verdict["alias"],
+                "reason": verdict["reason"],
+                "compared_with": verdict["champion"],
+            }
             if verdict["alias"] == CHAMPION:
                 facts |= _promoted(who, verdict["champion"])
             _tag(client, name, number, facts)
@@ -231,14 +233,11 @@ def _judge(champion: ModelVersion | None, policy: Policy, contest: Contest) -> V
         alias = CHAMPION if policy == "always" else CHALLENGER
         return {"alias": alias, "champion": number, "reason": f"Not compared, since promotion is set to {policy}."}
     if champion is None:
-        gain = contest.above_shortcut
+        measured = contest.above_shortcut
+        gain = measured["difference"] if measured else Estimate(value=None, interval=None)
         earned = gain["interval"] is not None and gain["interval"][0] > 0
-        words = (
-            "above the colour baseline by more than noise"
-            if earned
-            else "not above the colour baseline by more than noise"
-        )
-        reason = f"There was no champion, and the AUROC on the test images is {words}{_shown(gain)}."
+        words = f"above the colour baseline by more than noise: AUROC{_shown(gain)}"
+        reason = f"There was no champion, and on the test images it is {'' if earned else 'not '}{words}."
         return {"alias": CHAMPION if earned else CHALLENGER, "champion": None, "reason": reason}
     alias, reason = _compare(f"models:/{champion.name}/{champion.version}", contest)
     return {"alias": alias, "champion": number, "reason": reason}
@@ -247,16 +246,18 @@ def _judge(champion: ModelVersion | None, policy: Policy, contest: Contest) -> V
 def _compare(champion: str, contest: Contest) -> tuple[str, str]:
     try:
         served = registry.load(champion)
-        known = np.isin(contest.groups, contest.all_groups[np.isin(contest.fingerprints, served.seen)])
-        probabilities = served.predict(contest.images[~known])["probability"].to_numpy()
+        test, groups, fingerprints = contest.test, contest.groups, contest.packed.manifest.fingerprints
+        known = np.isin(groups[test], groups[np.isin(fingerprints, served.seen)])
+        compared = test[~known]
+        probabilities = served.predict(contest.packed.images[compared])["probability"].to_numpy()
     except TrackingError as error:
         return CHALLENGER, f"The champion {champion} cannot be compared: {error}"
-    labels, n_known = contest.labels[~known], int(known.sum())
+    labels, n_known = contest.packed.labels[compared], int(known.sum())
     left_out = f", without the {n_known:,} that the champion was trained on" if n_known else ""
     where = f"{len(labels):,} test images{left_out}"
     if min((labels == 0).sum(), (labels == 1).sum()) < LEAST_PER_CLASS:
         return CHALLENGER, f"Too few images remain to compare it with {champion}: {where}."
-    found = compare(labels, contest.probabilities[~known], probabilities, contest.groups[~known])
+    found = compare(labels, contest.probabilities[~known], probabilities, groups[compared])
     words = f"{champion} by more than noise: AUROC{_shown(found.auroc)}, on {where}"
     if not found.is_better:
         return CHALLENGER, f"It does not beat {words}."
@@ -276,7 +277,7 @@ def _number(version: ModelVersion | None) -> str | None:
     return None if version is None else str(version.version)  # a number from a database, a string from a server
 
 
-def _tag(client: MlflowClient, name: str, number: str, facts: dict[str, object]) -> None:
+def _tag(client: MlflowClient, name: str, number: str, facts: Mapping[str, object]) -> None:
     for tag in to_tags(facts):
         client.set_model_version_tag(name, number, tag.key, tag.value)
 

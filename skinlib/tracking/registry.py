@@ -1,9 +1,10 @@
 """MLflow's model registry: the best network of a flow run becomes a version of the registered model."""
 
+import hashlib
 import io
+import json
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, cast
@@ -12,27 +13,28 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import LoggedModelOutput, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import PyFuncModel
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 from mlflow.types import ColSpec, Schema
+from numpy.typing import NDArray
 from PIL import Image
 
 from skinlib.errors import TrackingError
 from skinlib.evaluation.metrics import Metrics
 from skinlib.serving import classifier, export
 from skinlib.serving.settings import ClassifierSettings
-from skinlib.tracking.connection import connect, unless_exists, without_credentials
+from skinlib.tracking.connection import connect, storing, unless_exists, without_credentials
 from skinlib.tracking.requirements import pinned
-from skinlib.tracking.runs import RecordedRun, to_tags
+from skinlib.tracking.runs import MODEL_CARD, RecordedRun, log_metrics, open_result, to_tags
 
-CHAMPION = "champion"
-_CARD = "model_card.md"
 DESCRIPTION_LIMIT = 5000  # characters, of MLflow's column for the description of a model version
 _BLOCK = 256  # images; a multiple of the served model's batches, so that blocks change no digit
 # What the classifier imports. The small distribution of MLflow is enough to load and to serve it.
 _PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas", "pillow")
+_WEIGHTS, _SEEN = "weights.npz", "seen.npy"
 _SIGNATURE = ModelSignature(
     Schema([ColSpec("binary", classifier.COLUMN)]),
     Schema(
@@ -54,61 +56,102 @@ class RegisteredModel(TypedDict):
     name: str
     version: str
     uri: str
-    alias: str
 
 
 def register(
     run: RecordedRun,
-    name: str,
+    experiment: str,
     run_key: str,
+    name: str,
     *,
+    flow_run: str,
     graph: bytes,
     weights: Mapping[str, np.ndarray],
+    settings: ClassifierSettings,
     data_hash: str,
     metrics: Metrics,
+    figures: Mapping[str, float | None],
     model_card: str,
     synthetic: bool,
+    seen: NDArray[np.uint64],
 ) -> RegisteredModel:
-    """Register the best network and make it the champion; repeated calls of a flow run create only one version.
+    """Register the best network as a version without an alias; `promotion.decide` gives it one.
+
+    Each distinct result of a flow run and its resumed runs gets one run in MLflow and one version. Results are the same
+    if weights, settings, data, metrics and figures are, so that repeated calls create nothing.
 
     Args:
         run: the parent run, from `runs.start_run`.
+        experiment: as in `runs.start_run`.
+        run_key: as in `runs.start_run`.
         name: of the registered model; it is created if missing.
-        run_key: as in `runs.start_run`; identifies the version.
+        flow_run: names the run in MLflow if the parent run holds another result.
         graph: from `export_graph`; what is served.
         weights: the network's state dict by name, for further training.
+        settings: what the network is served with.
         data_hash: of the manifest.
-        metrics: on the test set; None is not recorded.
+        metrics: on the test set; None is not recorded. They are logged, and become tags of the version.
+        figures: further numbers to log, from `scores.flat_metrics`.
         model_card: from `model_card.render`. Its excerpt becomes the version's description; the whole card is stored
             with the run and with the model's files.
         synthetic: whether the data set is the generated sample.
+        seen: fingerprints of the images that had a part in the model, and of their near-duplicates.
 
     Raises:
         TrackingError: MLflow does not answer or refuses, or the model's files cannot be stored.
     """
+    logged = {f"test_{key}": value for key, value in {**metrics, **figures}.items()}
+    result_key = _result_key(weights, settings, data_hash, logged)
     scores = {key: f"{value:.4g}" for key, value in metrics.items() if isinstance(value, int | float)}
-    facts = {"run": run_key, "data_hash": data_hash, "synthetic": str(synthetic).lower()}
+    intervals = {key: figures.get(key) for key in ("auroc_low", "auroc_high")}
+    scores |= {key: f"{value:.4g}" for key, value in intervals.items() if value is not None}
+    facts = {
+        "run": run_key,
+        "metaflow_run": flow_run,
+        "result": result_key,
+        "data_hash": data_hash,
+        "synthetic": str(synthetic).lower(),
+    }
     tags = {tag.key: tag.value for tag in to_tags(facts | {f"test.{key}": value for key, value in scores.items()})}
     with connect(run["uri"]) as client:
-        with _storing(client.get_run(run["run_id"]).info.artifact_uri):
-            client.log_text(run["run_id"], model_card, _CARD)
-        mine = client.search_model_versions(f"tags.`skinlib.run` = '{run_key}'")
-        number = next((str(found.version) for found in mine if found.name == name), None)
+        same = f"tags.`skinlib.run` = '{run_key}' and tags.`skinlib.result` = '{result_key}'"
+        mine = [version for version in client.search_model_versions(same) if version.name == name]
+        number = str(mine[0].version) if mine else None
         if number is None:
-            model_id = _log_model(client, run["run_id"], tags, graph, weights, model_card)
+            held = open_result(client, experiment, run_key, result_key, flow_run)
+            if held.info.status != "FINISHED":
+                with storing(held.info.artifact_uri):
+                    client.log_text(held.info.run_id, model_card, MODEL_CARD)
+                log_metrics(client, held, logged)
+            model_id = _log_model(client, held, tags, graph, weights, seen, model_card)
             with unless_exists():
                 client.create_registered_model(name)
             created = client.create_model_version(
                 name,
                 f"models:/{model_id}",
-                run["run_id"],
+                held.info.run_id,
                 tags=tags,
                 description=excerpt(model_card),
                 model_id=model_id,
             )
             number = str(created.version)
-        client.set_registered_model_alias(name, CHAMPION, number)
-    return {"name": name, "version": number, "uri": f"models:/{name}/{number}", "alias": CHAMPION}
+            client.set_terminated(held.info.run_id, "FINISHED")
+    return {"name": name, "version": number, "uri": f"models:/{name}/{number}"}
+
+
+def _result_key(
+    weights: Mapping[str, np.ndarray],
+    settings: ClassifierSettings,
+    data_hash: str,
+    figures: Mapping[str, object],
+) -> str:
+    # Without digits that depend on the number of threads.
+    rounded = {key: f"{value:.5g}" for key, value in figures.items() if isinstance(value, int | float)}
+    facts = json.dumps([data_hash, settings, rounded], sort_keys=True)
+    digest = hashlib.sha256(facts.encode())
+    for key, value in sorted(weights.items()):
+        digest.update(f"{key} {value.dtype} {value.shape}".encode() + value.tobytes())
+    return digest.hexdigest()
 
 
 def excerpt(card: str) -> str:
@@ -121,17 +164,18 @@ def excerpt(card: str) -> str:
 
 def _log_model(
     client: MlflowClient,
-    run_id: str,
+    run: Run,
     tags: dict[str, str],
     graph: bytes,
     weights: Mapping[str, np.ndarray],
+    seen: NDArray[np.uint64],
     model_card: str,
 ) -> str:
     """Store the classifier as a logged model of the run, and return its id.
 
     These are the steps of `mlflow.pyfunc.log_model`, which itself needs an active run and a global tracking URI.
     """
-    experiment_id = client.get_run(run_id).info.experiment_id
+    experiment_id, run_id = run.info.experiment_id, run.info.run_id
     # A killed task may have left a pending model, or one that is ready but has no version yet.
     for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
         if model.status == "READY":
@@ -149,27 +193,28 @@ def _log_model(
             signature=_SIGNATURE,
             input_example=_example(),
             pip_requirements=pinned(_PACKAGES),
-            mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
+            mlflow_model=Model(run_id=run_id, model_id=model.model_id),
         )
         # Not torch.save, which writes a pickle.
-        np.savez(path / "weights.npz", allow_pickle=False, **weights)
-        (path / _CARD).write_text(model_card)
-        with _storing(model.artifact_location):
+        np.savez(path / _WEIGHTS, allow_pickle=False, **weights)
+        np.save(path / _SEEN, np.unique(seen), allow_pickle=False)
+        _remove_local_paths(path)
+        (path / MODEL_CARD).write_text(model_card)
+        with storing(model.artifact_location):
             client.log_model_artifacts(model.model_id, str(path))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return model.model_id
 
 
-@contextmanager
-def _storing(location: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # Each artifact store raises its own errors.
-        raise TrackingError(
-            f"The model's files cannot be stored at {without_credentials(location)} "
-            f"({without_credentials(str(error))}); check that this machine may write there."
-        ) from None
+def _remove_local_paths(folder: Path) -> None:
+    """Remove what MLflow records of this machine's folders in a saved model; loading needs the names only."""
+    model = Model.load(str(folder))
+    flavor = model.flavors["python_function"]
+    flavor["model_code_path"] = Path(flavor["model_code_path"]).name
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    model.save(str(folder / "MLmodel"))
 
 
 def _table(images: list[object]) -> pd.DataFrame:
@@ -188,9 +233,11 @@ class Served:
 
     Attributes:
         settings: what the model is served with.
+        seen: uint64 (K,), as given to `register`.
     """
 
     settings: ClassifierSettings
+    seen: NDArray[np.uint64]
     _model: PyFuncModel
 
     def predict(self, images: np.ndarray) -> pd.DataFrame:
@@ -222,20 +269,29 @@ def load(model: str) -> Served:
         raise TrackingError(f"{model!r} is not the name of a registered model; write {named}.")
     with connect() as client, tempfile.TemporaryDirectory() as folder:
         try:
-            path = mlflow.artifacts.download_artifacts(model, dst_path=folder, tracking_uri=client.tracking_uri)
+            address = without_credentials(ModelsArtifactRepository.get_underlying_uri(model))  # type: ignore[no-untyped-call]
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             where = without_credentials(client.tracking_uri)
             raise TrackingError(f"MLflow at {where} has no {model}; name an existing one as {named}.") from None
         try:
+            path = mlflow.artifacts.download_artifacts(model, dst_path=folder, tracking_uri=client.tracking_uri)
+        except Exception as error:  # Each artifact store raises its own errors.
+            raise TrackingError(
+                f"The files of {model} cannot be read from {address} ({without_credentials(str(error)).rstrip('.')}); "
+                "give this machine read access, or copy them there from where the model was registered."
+            ) from None
+        try:
             loaded = mlflow.pyfunc.load_model(path)
             settings = getattr(getattr(loaded.unwrap_python_model(), "graph", None), "settings", None)
         except ImportError:  # Older models have a copy of skinlib, with other modules than the one that runs.
             settings = None
-    if settings is None:
+        seen = Path(path, _SEEN)
+        known = np.load(seen, allow_pickle=False) if seen.exists() else None
+    if settings is None or known is None:
         raise TrackingError(
             f"{model} was registered by another project, or by an older version of this one that this version cannot "
             "read; train and register the model again."
         )
-    return Served(settings, loaded)
+    return Served(settings, known, loaded)
