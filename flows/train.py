@@ -174,7 +174,7 @@ class SkinLesionFlow(FlowSpec):
     @step
     def select(self, inputs: list[Any]) -> None:
         """Rank the trials by validation AUROC, keep the winner's weights, and set its temperature and threshold."""
-        from skinlib.evaluation import calibration, selection, threshold
+        from skinlib.evaluation import selection, threshold
         from skinlib.reporting import leaderboard_card
         from skinlib.training.checkpoint import checkpoint_folder
 
@@ -186,17 +186,11 @@ class SkinLesionFlow(FlowSpec):
         best = next(branch for branch in inputs if branch.trial_key == best_key)
         self.best_trial = {"key": best_key, **self.trials[best_key]}
         self.best_result, self.weights = best.result, best.weights
-        uncalibrated = self.best_result["validation_probabilities"]
-        temperature = calibration.fit_temperature(labels, uncalibrated)
-        probabilities = calibration.calibrate(uncalibrated, temperature)
-        operating_threshold = threshold.operating_threshold(labels, probabilities, self.sensitivity)
         self.classifier: ClassifierSettings = {
             "architecture": self.best_trial["architecture"],
             "image_size": self.best_trial["image_size"],
-            "temperature": temperature,
-            "threshold": operating_threshold,
+            **threshold.operate(labels, self.best_result["validation_probabilities"], self.sensitivity),
             "sensitivity": self.sensitivity,
-            "uncertain": threshold.uncertain_band(labels, probabilities, operating_threshold),
             "shortcut": self.shortcut,
         }
         histories = {key: result["history"] for key, result in results.items()}
@@ -211,7 +205,6 @@ class SkinLesionFlow(FlowSpec):
     @step
     def evaluate(self) -> None:
         """Export the winner as it will be served, and evaluate it, and only it, once on the held-out test images."""
-        from skinlib.audit import shortcut
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.assessment import assess
         from skinlib.execution.provenance import public_name, versions
@@ -223,18 +216,14 @@ class SkinLesionFlow(FlowSpec):
 
         packed = open_packed(run_store(self), self.manifest["hash"])
         test, name, synthetic = self.split["test"], self.best_trial["key"], self.data == "sample"
-        self.graph = export_graph(
-            self.weights, self.classifier, packed.images, self.split["train"], self.split["validation"]
-        )
+        train, validation = self.split["train"], self.split["validation"]
+        self.graph = export_graph(self.weights, self.classifier, packed.images, train, validation)
         assessment = assess(
             Graph(self.graph, threads=1),
             packed.images[test],
             self.labels[test],
-            temperature=self.classifier["temperature"],
-            threshold=self.classifier["threshold"],
-            uncertain=self.classifier["uncertain"],
+            colours=self.colours[test],
             groups=self.groups[test],
-            shortcut_probabilities=shortcut.probabilities(self.colours[test], self.shortcut),
             twins=self.twins[test],
             workers=sum(slot.threads for slot in slots.cpu_slots()),
         )

@@ -6,11 +6,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from skinlib.audit import shortcut
+from skinlib.audit.shortcut import Shortcut
 from skinlib.evaluation import saliency, stress
 from skinlib.evaluation.calibration import calibrate
 from skinlib.evaluation.metrics import Metrics, binary_metrics
 from skinlib.evaluation.scores import Report, build_report
 from skinlib.evaluation.stress import StressRow
+from skinlib.evaluation.threshold import Operation
 
 
 class Answers(Protocol):
@@ -24,8 +27,17 @@ class Answers(Protocol):
     def evidence(self) -> NDArray[np.float32]: ...
 
 
+class Settings(Operation):
+    """What must be known of a served classifier; see `skinlib.serving.settings.ClassifierSettings`."""
+
+    shortcut: Shortcut
+
+
 class Classifier(Protocol):
     """A served classifier; see `skinlib.serving.classifier.Graph`."""
+
+    @property
+    def settings(self) -> Settings: ...
 
     def score(self, images: NDArray[np.uint8]) -> Answers:
         """Score images, uint8 (N, 224, 224, 3)."""
@@ -68,11 +80,8 @@ def assess(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     *,
-    temperature: float,
-    threshold: float,
-    uncertain: list[float],
+    colours: NDArray[np.float64],
     groups: NDArray[np.int64],
-    shortcut_probabilities: NDArray[np.float64],
     twins: NDArray[np.bool_],
     workers: int,
 ) -> Assessment:
@@ -82,14 +91,13 @@ def assess(
         classifier: As it is served, with one thread, since `workers` threads call it at once.
         images: uint8 (N, 224, 224, 3).
         labels: int64 (N,), 1 is malignant.
-        temperature: Of the calibration, which the classifier applies.
-        threshold: Images with this probability or a higher one are classified as malignant.
-        uncertain: The lowest and the highest probability of an uncertain answer.
+        colours: float64 (N, 6), from `shortcut.colours`.
         groups: int64 (N,), equal for near-duplicates.
-        shortcut_probabilities: float64 (N,), what the colour baseline predicts.
         twins: bool (N,), whether an image has a near-duplicate in the training set.
         workers: Number of batches that are scored at once.
     """
+    settings, threshold = classifier.settings, classifier.settings["threshold"]
+    low, high = settings["uncertain"]
     answers = classifier.score(images)
     probabilities, unfamiliar = answers.probability, answers.unfamiliarity > 1
     rows = stress.table(lambda batch: classifier.score(batch).probability, images, labels, threshold, workers=workers)
@@ -100,9 +108,9 @@ def assess(
         probabilities,
         threshold,
         groups=groups,
-        uncalibrated=calibrate(probabilities, 1 / temperature),
-        shortcut_probabilities=shortcut_probabilities,
-        uncertain=(uncertain[0] <= probabilities) & (probabilities <= uncertain[1]),
+        uncalibrated=calibrate(probabilities, 1 / settings["temperature"]),
+        shortcut_probabilities=shortcut.probabilities(colours, settings["shortcut"]),
+        uncertain=(low <= probabilities) & (probabilities <= high),
         unfamiliar=unfamiliar,
         twins=twins,
     )

@@ -1,9 +1,32 @@
 """The threshold of the decision and the band of uncertainty around it, chosen on validation images."""
 
 import math
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
+from skinlib.evaluation.calibration import calibrate, fit_temperature
+
+
+class Operation(TypedDict):
+    """How a classifier is operated; the images at both ends of `uncertain` belong to the band."""
+
+    temperature: float
+    threshold: float
+    uncertain: list[float]
+
+
+def operate(labels: NDArray[np.int64], uncalibrated: NDArray[np.float64], sensitivity: float) -> Operation:
+    """Choose temperature, threshold and band of uncertainty on validation images; arguments as below."""
+    temperature = fit_temperature(labels, uncalibrated)
+    probabilities = calibrate(uncalibrated, temperature)
+    threshold = operating_threshold(labels, probabilities, sensitivity)
+    return {
+        "temperature": temperature,
+        "threshold": threshold,
+        "uncertain": uncertain_band(labels, probabilities, threshold),
+    }
 
 
 def operating_threshold(labels: NDArray[np.int64], probabilities: NDArray[np.float64], sensitivity: float) -> float:

@@ -1,12 +1,10 @@
 """The settings of a served classifier, everything but its weights."""
 
-from typing import TypedDict
-
-from skinlib.audit.shortcut import Shortcut
+from skinlib.evaluation.assessment import Settings
 from skinlib.networks.architecture import Architecture
 
 
-class ClassifierSettings(TypedDict):
+class ClassifierSettings(Settings):
     """The artifact `classifier`.
 
     `image_size` is the side in pixels at which the network was trained. An image whose calibrated probability reaches
@@ -17,8 +15,4 @@ class ClassifierSettings(TypedDict):
 
     architecture: Architecture
     image_size: int
-    temperature: float
-    threshold: float
     sensitivity: float
-    uncertain: list[float]
-    shortcut: Shortcut

@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 
+from skinlib.audit import shortcut
 from skinlib.evaluation.assessment import assess
 from skinlib.evaluation.metrics import binary_metrics
 from skinlib.evaluation.stress import SHIFTS
 from skinlib.serving.classifier import Graph
+from tests.unit import results
 
-TEMPERATURE, THRESHOLD = 1.7, 0.5
+THRESHOLD = results.CLASSIFIER["threshold"]
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +28,8 @@ def assessment(classifier, images):
         classifier,
         images,
         labels,
-        temperature=TEMPERATURE,
-        threshold=THRESHOLD,
-        uncertain=[0.0, THRESHOLD],
+        colours=shortcut.colours(images),
         groups=np.arange(8),
-        shortcut_probabilities=np.linspace(0, 1, 8),
         twins=np.arange(8) == 0,
         workers=2,
     )
@@ -44,7 +43,7 @@ def test_the_probabilities_are_those_of_the_served_classifier(assessment, classi
 
 def test_the_report_has_the_share_of_uncertain_and_of_unfamiliar_images(assessment):
     scores = assessment.report["all"]
-    assert scores["uncertain"]["value"] == (assessment.probabilities <= THRESHOLD).mean()
+    assert scores["uncertain"]["value"] == (abs(assessment.probabilities - 0.5) <= 0.1).mean()
     assert scores["unfamiliar"]["value"] == (assessment.unfamiliarity > 1).mean()
 
 
