@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from metaflow import FlowMutator, FlowSpec, Run, get_metadata, user_step_decorator
@@ -14,6 +15,7 @@ from metaflow.user_decorators.mutable_step import MutableStep
 from skinlib.errors import ConfigError, SkinlibError
 from skinlib.execution import backends, provenance
 from skinlib.execution.reachability import check_tracking
+from skinlib.execution.record import place_of, recorded
 from skinlib.training.sweep import trials_from
 
 # Tasks and cards get configs that were checked when the run began.
@@ -40,7 +42,7 @@ class configured(FlowMutator):
     """Checks the configs before a run exists, and adds what follows from them to the flow and its steps."""
 
     def pre_mutate(self, mutable_flow: MutableFlow) -> None:
-        """Add the exit hook, `sentences`, and the decorators of the compute config; Metaflow calls this every time."""
+        """Add the exit hook, the record, `sentences` and what the compute config says; Metaflow always calls this."""
         configs, subcommand = dict(mutable_flow.configs), _subcommand()
         deployed = subcommand in _DEPLOYERS
         try:
@@ -56,6 +58,7 @@ class configured(FlowMutator):
         # A deployed flow runs only in containers, and each of them builds the flow again from the same code.
         in_container = bool({"METAFLOW_KUBERNETES_WORKLOAD", "AWS_BATCH_JOB_ID"} & os.environ.keys())
         mutable_flow.add_decorator("exit_hook", deco_kwargs={"on_error": [_exit_hook(subcommand)]})
+        mutable_flow.add_decorator(partial(recorded, recorded), deco_kwargs={"place": place_of(backend)})
         for _, step in mutable_flow.steps:
             step.add_decorator(sentences)
             if not isinstance(backend, backends.Local):
@@ -142,12 +145,10 @@ def mark_failed(run: Run | None) -> None:
     """Mark the run as failed in MLflow too; Metaflow calls this when a run has failed.
 
     Args:
-        run: None if Metaflow cannot read it, as in a container without a metadata service.
+        run: None if Metaflow cannot read it, as in a container without a metadata service; it may have no step yet.
     """
     from skinlib.tracking import runs
 
-    if run is None:
-        return
-    start = run["start"].task
-    if start.successful:
+    start = run["start"].task if run and "start" in run else None
+    if start and start.successful:
         runs.mark_failed(start["tracking"].data)
