@@ -117,7 +117,7 @@ def take_over(run: Run, records: Sequence[Record], me: str, force: bool) -> None
     schedulers = [process for record in records if (process := record.scheduler())]
     tasks = activity.task_processes(SCRIPT, FLOW, {record.run.id for record in records})
     for words in [*(job.name for job in jobs), *(f"process {task.pid}" for task in tasks)]:
-        print(f"  still there: {words}", flush=True)
+        print(f"  still working: {words}", flush=True)
 
     works = reason_to_wait(records, me, jobs, schedulers, tasks)
     deployer = DEPLOYERS.get(run.id.partition("-")[0])
