@@ -44,8 +44,10 @@ def main(run_id: str | None, force: bool) -> None:
             return
         check_remote({"backend": "local"})  # which SKINLIB_COMPUTE may change
         take_over(run, records, me, force)
-    except (SkinlibError, MetaflowException, OSError) as error:
+    except (SkinlibError, MetaflowException) as error:
         sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"The runs cannot be read ({error}); check the metadata service (METAFLOW_SERVICE_URL) and datastore.")
     print(f"Resuming run {run.id}.", flush=True)
     datastore = read_record(run).datastore
     command = [sys.executable, str(SCRIPT), *(["--datastore", datastore] if datastore else [])]
