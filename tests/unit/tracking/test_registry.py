@@ -18,6 +18,7 @@ from skinlib.errors import TrackingError
 from skinlib.evaluation import calibration
 from skinlib.networks import inference, resnet
 from skinlib.tracking import registry, runs
+from skinlib.tracking.connection import connect
 from skinlib.tracking.registry import RegisteredModel
 from skinlib.tracking.runs import RecordedRun
 from tests.servers.mlflow import MlflowServer
@@ -47,9 +48,8 @@ def register(run: RecordedRun, weights: dict[str, np.ndarray], **overrides: Any)
         "model_card": CARD,
         "synthetic": True,
     }
-    experiment = MlflowClient(run["uri"]).get_experiment(
-        MlflowClient(run["uri"]).get_run(run["run_id"]).info.experiment_id
-    )
+    with connect(run["uri"]) as client:
+        experiment = client.get_experiment(client.get_run(run["run_id"]).info.experiment_id)
     return registry.register(run, experiment.name, "key", "skin-lesion", **(arguments | overrides))
 
 
