@@ -7,7 +7,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from skinlib.errors import DataError
 
-READ = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _RAW = "a camera raw file; export it as JPEG, for example with darktable-cli"
 _VIDEO = "a video; save single frames as PNG, for example with ffmpeg"
 _SAVE_AGAIN = "save it again as an 8-bit JPEG or PNG"
@@ -21,9 +21,12 @@ _OTHER_FORMATS = [
         "a git-annex pointer; fetch the image with git annex get",
     ),
     (rb"(wdir|outs):\s.*md5: |md5: .*outs:\s", "a DVC pointer without the image; fetch the image with dvc pull"),
-    (rb"....ftyp(hei|hev|mif1|msf1)", "a HEIC photograph; convert it to JPEG, for example with heif-convert"),
+    (
+        rb"....ftyp(?!.{0,80}avi[fs])(hei|hev|mif1|msf1)",
+        "a HEIC photograph; convert it to JPEG, for example with heif-convert",
+    ),
     (rb"....ftypcrx |.{8}CR\x02|FUJIFILMCCD-RAW|IIRO|IIRS|MMOR|IIU\0|FOVb|II\x1a\0\0\0HEAPCCDR|\0MRM", _RAW),
-    (rb"....ftyp(?!avi[fs])|RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]", _VIDEO),
+    (rb"....ftyp(?!.{0,80}avi[fs])|RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]", _VIDEO),
     (rb".{128}DICM", "a DICOM file; export its picture as PNG, for example with dcm2img"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image; convert it to JPEG or PNG, for example with djxl"),
     (rb"II\xbc\x01", "a JPEG XR image; convert it to JPEG or PNG"),
@@ -59,7 +62,7 @@ def unidentified(data: bytes) -> DataError:
 
 def check_format(image: Image.Image, data: bytes) -> None:
     """Raise DataError for an opened image whose pixels Pillow would give otherwise than a viewer shows them."""
-    if image.format not in READ:
+    if image.format not in FORMATS:
         raise DataError(f"its format is {image.format_description or image.format}; convert it to JPEG or PNG")
     if isinstance(image, TiffImageFile):
         _check_tiff(image)
@@ -83,6 +86,8 @@ def _check_tiff(image: TiffImageFile) -> None:
         kind = "inks other than CMYK"
     elif photometric == 6 and tags.get(259, 1) == 1 and _as_tuple(tags.get(530, (1, 1))) != (1, 1):
         kind = "uncompressed subsampled colours"
+    elif photometric == 3 and max(tags.get(320, (256,))) < 256:
+        kind = "a palette of 8-bit colours"
     if kind:
         raise DataError(f"it is a TIFF file with {kind}, which is not supported; {_SAVE_AGAIN}")
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from skinlib.data import colour, formats
+from skinlib.data.colour import embedded_profile, to_srgb
+from skinlib.data.formats import check_format, refuse_other_formats, unidentified
 from skinlib.errors import DataError
 
 SIDE = 224
@@ -44,7 +45,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     rotation is applied.
 
     Args:
-        data: A file in one of `formats.READ`.
+        data: A file in one of `FORMATS`.
 
     Returns:
         uint8 (224, 224, 3), sRGB.
@@ -56,17 +57,17 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     """
     if not data:
         raise DataError("the file is empty")
-    formats.refuse_other_formats(data)
+    refuse_other_formats(data)
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check(image)
-            formats.check_format(image, data)
-            profile = colour.embedded_profile(image, data)
+            check_format(image, data)
+            profile = embedded_profile(image, data)
             image.load()
             opaque = _opaque(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {}))
-            return fit(np.asarray(colour.to_srgb(opaque, profile)))
+            return fit(np.asarray(to_srgb(opaque, profile)))
     except UnidentifiedImageError:
-        raise formats.unidentified(data) from None
+        raise unidentified(data) from None
     except Image.DecompressionBombError:
         raise DataError(f"it is too big: at most {MAX_PIXELS // 10**6} million pixels are allowed") from None
     except (DataError, MemoryError):
