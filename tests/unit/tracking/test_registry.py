@@ -171,8 +171,8 @@ def test_a_copied_or_moved_project_keeps_its_files_to_itself(
     monkeypatch.chdir(new)
     register(run, weights, data_hash="fedcba9876543210")
 
-    assert registry.load("models:/skin-lesion/1").settings == SETTINGS
-    assert registry.load("models:/skin-lesion/2").settings == SETTINGS
+    assert registry.load("models:/skin-lesion/1").settings.items() >= SETTINGS.items()
+    assert registry.load("models:/skin-lesion/2").settings.items() >= SETTINGS.items()
     assert sorted(old.rglob("*")) == (before if old_project_stays else [])
     assert sorted(path.name for path in new.iterdir()) == ["mlflow.db", "mlruns"]
     assert {path.name for path in tmp_path.iterdir()} <= {"old", "nëw project"}
