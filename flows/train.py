@@ -139,11 +139,12 @@ class SkinLesionFlow(FlowSpec):
         store, data_hash = run_store(self), self.manifest["hash"]
         packed = open_packed(store, data_hash)
         key = checkpoint.checkpoint_key(self.run_key, self.trial_key, data_hash, self.split)
+        sizes = {f"{part}_images": len(self.split[part]) for part in ("train", "validation")}
         log = TrialLog(
             self.tracking,
             self.trial_key,
             training_key=key,
-            params={**trial.model_dump(), "weights": public_name(trial.weights), "seed": self.seed},
+            params={**trial.model_dump(), "weights": public_name(trial.weights), "seed": self.seed, **sizes},
             tags={"metaflow_task": current.pathspec, "data_hash": data_hash},
             git_commit=self.git_commit,
         )

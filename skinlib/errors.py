@@ -39,3 +39,7 @@ class TrainingError(SkinlibError):
 
 class TrackingError(SkinlibError):
     """The MLflow server cannot be used."""
+
+
+class RunError(SkinlibError):
+    """A run cannot be continued, or what works on it cannot be ended."""

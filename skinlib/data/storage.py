@@ -30,7 +30,8 @@ from skinlib.errors import StorageError, UnreadableError
 
 PART_BYTES = 16 << 20  # objects up to this size are written in one request, so that their ETag is their MD5
 OPEN_TIMEOUT = 4  # seconds per attempt, at most 2 attempts
-REQUEST_TIMEOUT = timedelta(seconds=60)
+READ_TIMEOUT = timedelta(seconds=60)  # without a byte; the whole answer may take as long as it needs
+WRITE_TIMEOUT = timedelta(minutes=10)  # for one part: at 1 Mbit/s, four at once take 9 minutes
 RETRIES = 5
 
 # Without "://": s3:/bucket, s3:bucket, s3//bucket. One letter before the colon is a drive.
@@ -122,6 +123,7 @@ class Store:
     url: str
     local_path: Path | None
     _backend: S3Store | LocalStore = field(repr=False)
+    _writer: S3Store | LocalStore = field(repr=False)
     _listed: Callable[[str], Iterator[Object]] = field(repr=False)  # the raw keys below a prefix
 
     def list(self, prefix: str = "") -> builtins.list[Object]:
@@ -171,13 +173,15 @@ class Store:
 
     def write(self, key: str, data: bytes) -> None:
         """Write an object atomically: readers see the old or the new content, never a part of it."""
-        with self._explained(key, "written"):
-            self._backend.put(key, data, use_multipart=False)
+        self._put(key, data)
 
     def upload(self, key: str, path: Path) -> None:
-        """Write a file of any size, in parallel parts; the object appears when it is complete."""
+        """Write a file; the object appears when it is complete."""
+        self._put(key, path)
+
+    def _put(self, key: str, content: bytes | Path) -> None:
         with self._explained(key, "written"):
-            self._backend.put(key, path, chunk_size=PART_BYTES, max_concurrency=4)
+            self._writer.put(key, content, chunk_size=PART_BYTES, max_concurrency=4)
 
     def download(self, key: str, path: Path) -> None:
         """Read an object of any size into a file, in parallel ranges; the file appears when it is complete."""
@@ -284,7 +288,8 @@ def _open_folder(folder: str, create: bool) -> Store:
             raise StorageError(f"{path} is a file; give the folder of the images, unpacked.")
         elif not path.is_dir():
             raise StorageError(f"There is no folder {path}; correct the path or create it.")
-        return Store(str(path), path, LocalStore(path, automatic_cleanup=True), partial(_walk, path))
+        backend = LocalStore(path, automatic_cleanup=True)
+        return Store(str(path), path, backend, backend, partial(_walk, path))
     except OSError as error:
         raise StorageError(f"The folder {path} cannot be used ({error.strerror}); choose another.") from error
 
@@ -325,7 +330,7 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         region = headers.get("x-amz-bucket-region", client.meta.region_name)
         retries = {"mode": "standard", "total_max_attempts": 1 + RETRIES}
-        patient = Config(read_timeout=REQUEST_TIMEOUT.total_seconds(), retries=retries)
+        patient = Config(read_timeout=READ_TIMEOUT.total_seconds(), retries=retries)
         client = session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config.merge(patient))
         # botocore renews credentials 10 minutes before they expire; cached for longer, they could expire in use.
         credentials = None if anonymous else Boto3CredentialProvider(session, ttl=timedelta(minutes=10))
@@ -350,12 +355,21 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
         request_payer=bool(payer),
         client_options={
             "allow_http": client.meta.endpoint_url.startswith("http://"),
-            "timeout": REQUEST_TIMEOUT,
+            "read_timeout": READ_TIMEOUT,
+            "timeout": timedelta(days=1),
         },
-        retry_config={"max_retries": RETRIES, "retry_timeout": 2 * REQUEST_TIMEOUT},
+        retry_config={"max_retries": RETRIES, "retry_timeout": WRITE_TIMEOUT},
+    )
+    # Another client, since a read timeout also limits the time in which a request may send its body.
+    writer = S3Store(
+        config=backend.config,
+        prefix=backend.prefix,
+        credential_provider=credentials,
+        client_options={"allow_http": client.meta.endpoint_url.startswith("http://"), "timeout": WRITE_TIMEOUT},
+        retry_config=backend.retry_config,
     )
     pages = partial(client.get_paginator("list_objects_v2").paginate, Bucket=bucket, **payer)
-    return Store(url, None, backend, partial(_raw_keys, pages, prefix))
+    return Store(url, None, backend, writer, partial(_raw_keys, pages, prefix))
 
 
 def _is_set(variable: str) -> bool:

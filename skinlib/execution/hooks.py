@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from metaflow.util import get_username
 from skinlib import config
 from skinlib.errors import ConfigError, SkinlibError
 from skinlib.execution import backends, doctor, provenance, reachability
+from skinlib.execution.record import place_of, recorded
 from skinlib.training.sweep import trials_from
 
 # Tasks and cards get configs that were checked when the run began.
@@ -87,7 +89,7 @@ class configured(FlowMutator):
     """Checks the configs before a run exists, and adds what follows from them to the flow and its steps."""
 
     def pre_mutate(self, mutable_flow: MutableFlow) -> None:
-        """Add the exit hook, `sentences`, and the decorators of the compute config; Metaflow calls this every time."""
+        """Add the exit hook, the record, `sentences` and what the compute config says; Metaflow always calls this."""
         configs, arguments = dict(mutable_flow.configs), _arguments()
         subcommand = arguments[0] if arguments else None
         deployed = subcommand in _DEPLOYERS
@@ -108,6 +110,7 @@ class configured(FlowMutator):
         if deployed and (commit := provenance.git_commit()):
             environment |= {provenance.DEPLOYED_COMMIT: commit}
         mutable_flow.add_decorator("exit_hook", deco_kwargs={"on_error": [_exit_hook(subcommand)]})
+        mutable_flow.add_decorator(partial(recorded, recorded), deco_kwargs={"place": place_of(backend)})
         for _, step in mutable_flow.steps:
             step.add_decorator(sentences)
             if not isinstance(backend, backends.Local):
@@ -228,7 +231,7 @@ def mark_failed(run: Run | None) -> None:
     """Mark the run as failed in MLflow too; Metaflow calls this when a run has failed.
 
     Args:
-        run: None if Metaflow cannot read it, as in a container without a metadata service.
+        run: None if Metaflow cannot read it, as in a container without a metadata service; it may have no step yet.
     """
     from skinlib.tracking import runs
 

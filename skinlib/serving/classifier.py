@@ -1,8 +1,8 @@
 """The model as it is served: photographs in, probabilities of malignancy out.
 
-A registered model consists of this file and one ONNX graph. `bundle` makes the file complete: it writes the code that
-is imported from skinlib here, which decodes photographs, into it. So a model needs neither this project nor torch, and
-keeps its own decoding when the project changes.
+A registered model consists of this file and one ONNX graph. `export.code` makes the file complete: it copies the code
+that this one imports from skinlib, which decodes photographs, into it. So a model needs neither this project nor torch,
+and keeps its own decoding when the project changes.
 """
 
 import base64
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from skinlib.data.images import MIN_SIDE, SIDE, decode, fit
 from skinlib.errors import DataError
+from skinlib.machine import cores
 
 if TYPE_CHECKING:
     from skinlib.serving.settings import ClassifierSettings
@@ -55,9 +56,9 @@ class Graph:
     """
 
     def __init__(self, model: bytes | str, threads: int = 0) -> None:
-        """Load a graph from its bytes or its path; 0 threads means one per core."""
+        """Load a graph from its bytes or its path; 0 threads means one per core, within a container's limits."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or cores()
         self._session = onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.settings: ClassifierSettings = json.loads(metadata["skinlib.settings"])

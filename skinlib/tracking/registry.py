@@ -277,6 +277,8 @@ def load(model: str) -> Served:
             raise TrackingError(f"MLflow at {where} has no {model}; name an existing one as {named}.") from None
         try:
             path = mlflow.artifacts.download_artifacts(model, dst_path=folder, tracking_uri=client.tracking_uri)
+            if not Path(path, "MLmodel").exists():
+                raise FileNotFoundError("there are no files")
         except Exception as error:  # Each artifact store raises its own errors.
             raise TrackingError(
                 f"The files of {model} cannot be read from {address} ({without_credentials(str(error)).rstrip('.')}); "

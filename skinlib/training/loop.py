@@ -22,7 +22,7 @@ from skinlib.networks.inference import predict_tensor, to_tensor
 from skinlib.networks.pretrained import load_pretrained
 from skinlib.networks.resnet import Network, build, forward_flops
 from skinlib.training.augment import augment
-from skinlib.training.checkpoint import Checkpoint, TrialState
+from skinlib.training.checkpoint import Checkpoint, TrialState, saving_in_background
 from skinlib.training.result import Epoch, Setting, TrialResult
 from skinlib.training.slots import Slot
 from skinlib.training.trial import Trial
@@ -90,9 +90,9 @@ def train(
     try:
         order, size, device = np.sort(train_index), trial.image_size, slot.device  # a memory map is read front to back
         data = _Data(
-            to_tensor(images[order], size, device),
+            to_tensor(images, size, device, order),
             torch.from_numpy(labels[order]).float().to(device),
-            to_tensor(images[validation_index], size, device),
+            to_tensor(images, size, device, validation_index),
             labels[validation_index],
         )
         training = _Training(trial, data, seed, setting)
@@ -151,14 +151,11 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 def _run(training: "_Training", checkpoint: Checkpoint, on_epoch: OnHistory, on_checkpoint: OnHistory) -> None:
     """Train epoch by epoch until the last one or the early stop, and save the state from time to time."""
-    saved_at = time.monotonic()
-    while not training.ended:
-        training.run_epoch()
-        on_epoch(training.history)
-        if training.ended or time.monotonic() - saved_at >= checkpoint.seconds:
-            checkpoint.save(training.state())
-            saved_at = time.monotonic()
-            on_checkpoint(training.history)
+    with saving_in_background(checkpoint, on_checkpoint) as saver:
+        while not training.ended:
+            training.run_epoch()
+            on_epoch(training.history)
+            saver.save(training.state(), last=training.ended)
 
 
 class _Training:

@@ -21,7 +21,7 @@ from skinlib.evaluation.metrics import binary_metrics
 from skinlib.networks import resnet
 from skinlib.serving.classifier import Graph
 from skinlib.serving.export import export_graph
-from skinlib.tracking import registry, runs
+from skinlib.tracking import promotion, registry, runs
 
 ROOT = Path(__file__).parents[2]
 MODEL = "models:/skin-lesion@champion"
@@ -111,15 +111,21 @@ def scored(tmp_path_factory):
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         registry.register(
             runs.start_run("evaluate", "key", name="run", params={}, tags={}),
-            "skin-lesion",
+            "evaluate",
             "key",
+            "skin-lesion",
+            flow_run="Flow/1",
             graph=graph,
             weights=weights,
+            settings=settings,
             data_hash="0" * 64,
             metrics=metrics,
+            figures={},
             model_card="# Model card",
             synthetic=True,
+            seen=np.zeros(0, np.uint64),
         )
+        promotion.promote("skin-lesion", "1", "ada")
         yield folder, metrics
 
 

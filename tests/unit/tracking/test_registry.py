@@ -1,8 +1,10 @@
 """The model registry: one version per flow run, and a model that loads without this repository."""
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from skinlib.data import images
 from skinlib.errors import TrackingError
 from skinlib.serving.classifier import Graph
 from skinlib.tracking import registry, runs
+from skinlib.tracking.connection import connect
 from skinlib.tracking.registry import RegisteredModel
 from skinlib.tracking.runs import RecordedRun
 from tests.servers.mlflow import MlflowServer
@@ -36,6 +39,8 @@ def register(run: RecordedRun, graph: bytes, **overrides: Any) -> RegisteredMode
     arguments: dict[str, Any] = {
         "graph": graph,
         "weights": {"fc": np.ones(3, np.float32)},
+        "settings": SETTINGS,
+        "seen": np.array([3, 1, 3], np.uint64),
         "data_hash": "0123456789abcdef",
         "flow_run": "SkinLesionFlow/2",
         "metrics": {"auroc": 0.91234, "n": 60, "sensitivity": None},
@@ -43,33 +48,30 @@ def register(run: RecordedRun, graph: bytes, **overrides: Any) -> RegisteredMode
         "model_card": CARD,
         "synthetic": True,
     }
-    experiment = MlflowClient(run["uri"]).get_experiment(
-        MlflowClient(run["uri"]).get_run(run["run_id"]).info.experiment_id
-    )
+    with connect(run["uri"]) as client:
+        experiment = client.get_experiment(client.get_run(run["run_id"]).info.experiment_id)
     return registry.register(run, experiment.name, "key", "skin-lesion", **(arguments | overrides))
 
 
-def test_the_model_becomes_a_champion_with_a_description(
+def test_the_model_becomes_a_version_with_a_description_and_without_an_alias(
     mlflow_server: MlflowServer, registered: tuple[RecordedRun, RegisteredModel]
 ) -> None:
     run, version = registered
-    found = MlflowClient(mlflow_server.uri).get_model_version_by_alias("skin-lesion", "champion")
-    assert version == {
-        "name": "skin-lesion",
-        "version": found.version,
-        "uri": f"models:/skin-lesion/{found.version}",
-        "alias": "champion",
-    }
+    found = MlflowClient(mlflow_server.uri).get_model_version("skin-lesion", version["version"])
+    assert version == {"name": "skin-lesion", "version": found.version, "uri": f"models:/skin-lesion/{found.version}"}
+    assert not found.aliases
     assert found.run_id == run["run_id"]
     assert found.description == registry.excerpt(CARD)
     assert len(found.description) <= registry.DESCRIPTION_LIMIT == 5000 < len(CARD)
     assert len(found.tags.pop("skinlib.result")) == 64
     assert found.tags == {
         "skinlib.run": "key",
+        "skinlib.metaflow_run": "SkinLesionFlow/2",
         "skinlib.data_hash": "0123456789abcdef",
         "skinlib.synthetic": "true",
         "skinlib.test.auroc": "0.9123",
         "skinlib.test.n": "60",
+        "skinlib.test.auroc_low": "0.8",
     }
 
 
@@ -96,24 +98,24 @@ def test_registering_twice_creates_one_version(
 
 
 def test_another_result_of_the_same_flow_run_is_another_version_and_overwrites_no_figure(
-    mlflow_database: str, weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    mlflow_database: str, graph: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
     client = MlflowClient(mlflow_database)
     run = runs.start_run("results", "key", name="run", params={"seed": 0}, tags={})
-    first = register(run, weights)
+    first = register(run, graph)
     runs.finish_run(run)
-    edited = weights | {"fc.bias": weights["fc.bias"] + 1}
+    edited = {"fc": np.zeros(3, np.float32)}
     others = [
-        register(run, edited, model_card="# Another"),
-        register(run, weights, settings=SETTINGS | {"threshold": 0.4}),
-        register(run, weights, metrics={"auroc": 0.8}),
-        register(run, weights, figures={"auroc_low": 0.7}),
-        register(run, weights, data_hash="fedcba9876543210"),
+        register(run, graph, weights=edited, model_card="# Another"),
+        register(run, graph, settings=SETTINGS | {"threshold": 0.4}),
+        register(run, graph, metrics={"auroc": 0.8}),
+        register(run, graph, figures={"auroc_low": 0.7}),
+        register(run, graph, data_hash="fedcba9876543210"),
     ]
     assert len({version["version"] for version in [first, *others]}) == 6
-    assert register(run, edited, model_card="# Another") == others[0]
-    assert register(run, weights) == first
+    assert register(run, graph, weights=edited, model_card="# Another") == others[0]
+    assert register(run, graph) == first
 
     held = client.get_run(run["run_id"])
     assert held.info.status == "FINISHED"
@@ -134,7 +136,7 @@ def test_registering_continues_where_a_killed_task_stopped(
     def killed(*arguments: Any, **named: Any) -> None:
         raise KeyboardInterrupt
 
-    for method in ("log_text", "log_model_artifacts", "create_model_version", "set_registered_model_alias"):
+    for method in ("log_text", "log_model_artifacts", "create_model_version"):
         with monkeypatch.context() as attempt:
             attempt.setattr(MlflowClient, method, killed)
             with pytest.raises(KeyboardInterrupt):
@@ -146,7 +148,41 @@ def test_registering_continues_where_a_killed_task_stopped(
     assert [model.status for model in logged] == ["READY"]
     # MLflow gives numbers from a database and strings from a server.
     assert [str(found.version) for found in client.search_model_versions()] == [version]
-    assert str(client.get_model_version_by_alias("skin-lesion", "champion").version) == version
+
+
+@pytest.mark.parametrize("old_project_stays", [True, False])
+def test_a_copied_or_moved_project_keeps_its_files_to_itself(
+    old_project_stays: bool, tmp_path: Path, graph: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    old, new = tmp_path / "old", tmp_path / "nëw project"
+    old.mkdir()
+    monkeypatch.chdir(old)
+    run = runs.start_run("moved", "key", name="run", params={}, tags={})
+    register(run, graph)
+    before = sorted(old.rglob("*"))
+    shutil.copytree(old, new)
+    if not old_project_stays:
+        shutil.rmtree(old)
+    monkeypatch.chdir(new)
+    register(run, graph, data_hash="fedcba9876543210")
+
+    assert registry.load("models:/skin-lesion/1").settings == SETTINGS
+    assert registry.load("models:/skin-lesion/2").settings == SETTINGS
+    assert sorted(old.rglob("*")) == (before if old_project_stays else [])
+    assert sorted(path.name for path in new.iterdir()) == ["mlflow.db", "mlruns"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"old", "nëw project"}
+
+
+def test_files_of_a_model_that_are_missing_are_named_with_their_place(
+    tmp_path: Path, graph: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    register(runs.start_run("lost", "key", name="run", params={}, tags={}), graph)
+    shutil.rmtree(tmp_path / "mlruns")
+    with pytest.raises(TrackingError, match=r"The files of models:/skin-lesion/1 cannot be read from file:///.*mlruns"):
+        registry.load("models:/skin-lesion/1")
 
 
 @pytest.fixture(scope="module")
@@ -164,14 +200,32 @@ def downloaded(
 def test_the_model_is_one_graph_and_one_file_of_code_without_pickle_and_password(downloaded: Path) -> None:
     files = [path for path in downloaded.rglob("*") if path.is_file()]
     names = {str(path.relative_to(downloaded)) for path in files}
-    assert {name for name in names if name.endswith((".onnx", ".py", ".npz", ".md"))} == {
+    assert {name for name in names if name.endswith((".onnx", ".py", ".npz", ".npy", ".md"))} == {
         "artifacts/model.onnx",
         "classifier.py",
         "weights.npz",
+        "seen.npy",
         "model_card.md",
     }
-    assert {Path(name).suffix for name in names} == {".onnx", ".py", ".npz", ".md", ".yaml", ".txt", ".json", ""}
+    assert {Path(name).suffix for name in names} == {
+        ".onnx",
+        ".py",
+        ".npz",
+        ".npy",
+        ".md",
+        ".yaml",
+        ".txt",
+        ".json",
+        "",
+    }
     assert not [path for path in files if b"s3cret" in path.read_bytes()]
+
+
+def test_the_model_names_no_folder_of_the_machine_that_registered_it(downloaded: Path) -> None:
+    folders = (tempfile.gettempdir(), str(Path(registry.__file__).parents[2]))
+    described = "".join(path.read_text() for path in downloaded.iterdir() if path.is_file())
+    assert "model_code_path: classifier.py" in described
+    assert not [folder for folder in folders if f"{folder}/" in described]
 
 
 def test_the_model_pins_what_serving_needs_and_no_package_of_the_flow(downloaded: Path) -> None:
@@ -218,9 +272,10 @@ def test_a_loaded_model_scores_any_number_of_images_like_the_flow(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
     monkeypatch.setattr(registry, "_BLOCK", 64)
     before = mlflow.get_tracking_uri()
-    served = registry.load("models:/skin-lesion@champion")
+    served = registry.load("models:/skin-lesion/1")
     assert mlflow.get_tracking_uri() == before
     assert served.settings == SETTINGS
+    assert served.seen.tolist() == [1, 3]
     packed = np.random.default_rng(0).integers(0, 256, (70, 224, 224, 3), np.uint8)
     answers = Graph(graph).score(packed)
     np.testing.assert_array_equal(served.predict(packed)["probability"], answers.probability)

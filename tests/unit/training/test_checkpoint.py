@@ -7,10 +7,12 @@ import torch
 from skinlib.data.storage import open_store
 from skinlib.training.checkpoint import Checkpoint, checkpoint_folder, checkpoint_key
 
+SPLIT = {"train": np.array([0, 1]), "validation": np.array([2])}
+
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    return Checkpoint(open_store(str(tmp_path)), checkpoint_key("7-ab", "resnet10-32px-1", "0" * 64))
+    return Checkpoint(open_store(str(tmp_path)), checkpoint_key("7-ab", "resnet10-32px-1", "0" * 64, SPLIT))
 
 
 STATE = {
