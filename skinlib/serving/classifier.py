@@ -7,10 +7,15 @@ keeps its own decoding when the project changes.
 
 import base64
 import json
+import logging
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reports its use to Microsoft, from its import on
 
 import numpy as np
 import onnxruntime
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 
 BATCH = 64  # images per call of the graph
 COLUMN = "image"  # of the input
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds per period, and the period
 _BASE64 = re.compile(rb"([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
@@ -55,9 +61,9 @@ class Graph:
     """
 
     def __init__(self, model: bytes | str, threads: int = 0) -> None:
-        """Load a graph from its bytes or its path; 0 threads means one per core."""
+        """Load a graph from its bytes or its path; 0 threads means one per core that this process may use."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or cores()
         self._session = onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.settings: ClassifierSettings = json.loads(metadata["skinlib.settings"])
@@ -70,12 +76,30 @@ class Graph:
         return Answers(probability, unfamiliarity.astype(np.float64), evidence)
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use: of the machine, or fewer if its container has a limit.
+
+    onnxruntime counts the cores of the machine. In a container with fewer, its threads would wait for each other.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_LIMIT.read_text().split()
+        return max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):  # not in a container, or "max": no limit
+        return count
+
+
 class SkinLesionClassifier(PythonModel):
     """A graph and its operating point behind MLflow's interface."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the graph."""
-        self.graph = Graph(context.artifacts["model"])
+        """Load the graph, and let a server log which version it serves."""
+        path = Path(context.artifacts["model"])
+        self.graph = Graph(str(path))
+        registered = path.parents[1] / "registered_model_meta"  # MLflow writes it when it downloads models:/...
+        if registered.exists():
+            version = ", ".join(registered.read_text().split("\n")).strip(", ")
+            logging.getLogger("uvicorn.error").info("Serving %s", version)
 
     def predict(
         self,
