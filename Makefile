@@ -14,6 +14,10 @@ PARAMETERS ?=
 # For `make image`: the tag. PUSH=1 pushes the image to that registry.
 IMAGE ?= skin-lesion
 PUSH ?=
+# For `make serve` and `make serving-image`: the registered model; the port; the image's tag.
+MODEL ?= models:/skin-lesion@champion
+PORT ?= 8080
+SERVING_IMAGE ?= skin-lesion-serving
 # For `make lock`: UPGRADE=1 also takes the newest versions of indirect dependencies.
 UPGRADE ?=
 LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --universal --python-version 3.11 \
@@ -21,7 +25,7 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --univer
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock train resume cards infra infra-down platform platform-stop platform-status
-.PHONY: test lint lint-fast format image clean
+.PHONY: serve serving-image test lint lint-fast format image clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -53,6 +57,19 @@ cards: $(READY)  ## Show the runs' cards in the browser
 	@echo "Open http://127.0.0.1:8324 (Ctrl-C stops the server)"
 	$(PY) flows/train.py card server --port 8324
 
+# mlflow looks for uv on the path, and installs the model's requirements with it.
+serve: $(READY)  ## Serve the registered champion on 127.0.0.1 (MODEL=models:/NAME/VERSION PORT=8080)
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/mlflow models serve --env-manager uv --model-uri $(MODEL) --port $(PORT)
+
+serving-image: $(READY)  ## Build an image with the champion and its server (MODEL= SERVING_IMAGE= PUSH=1)
+	rm -rf build/serving
+	$(VENV)/bin/mlflow artifacts download --artifact-uri $(MODEL) --dst-path build/serving
+	cp skinlib/serving/server.py build/serving
+	rm build/serving/weights.npz
+	DOCKER_BUILDKIT=1 docker build --platform linux/amd64 --file .devcontainer/Dockerfile --target serving \
+		--tag $(SERVING_IMAGE) build/serving
+	$(if $(PUSH),docker push $(SERVING_IMAGE))
+
 infra: $(READY)  ## Deploy to AWS, upload the data, write a Metaflow profile (DATA=FOLDER STACK=NAME)
 	@$(PY) -m infra.deploy up --stack $(STACK) --data "$(DATA)" $(PARAMETERS:%=--parameter %) $(if $(YES),--yes)
 
@@ -71,10 +88,11 @@ platform-status: $(READY)  ## Show the health and address of each service
 test: $(READY)  ## Run all tests
 	$(PY) -m pytest
 
-lint: lint-fast  ## Check style, imports, types, the template, the Dockerfile, the workflows and the citation file
+lint: lint-fast  ## Check style, imports, types, and every other file that a linter knows
 	$(PY) -m mypy
 	$(VENV)/bin/cfn-lint infra/stack.yaml
 	$(VENV)/bin/hadolint .devcontainer/Dockerfile
+	$(VENV)/bin/kubernetes-validate --quiet --strict configs/serving/kubernetes.yaml
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(VENV)/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(VENV)/bin/zizmor --offline --quiet .github/workflows

@@ -7,10 +7,15 @@ and keeps its own decoding when the project changes.
 
 import base64
 import json
+import logging
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reports its use to Microsoft, from its import on
 
 import numpy as np
 import onnxruntime
@@ -75,8 +80,13 @@ class SkinLesionClassifier(PythonModel):
     """A graph and its operating point behind MLflow's interface."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the graph."""
-        self.graph = Graph(context.artifacts["model"])
+        """Load the graph, and let a server log which version it serves."""
+        path = Path(context.artifacts["model"])
+        self.graph = Graph(str(path))
+        registered = path.parents[1] / "registered_model_meta"  # MLflow writes it when it downloads models:/...
+        if registered.exists():
+            version = ", ".join(registered.read_text().split("\n")).strip(", ")
+            logging.getLogger("uvicorn.error").info("Serving %s", version)
 
     def predict(
         self,

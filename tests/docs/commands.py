@@ -14,6 +14,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 
 TRAIN = "make train"
 UPLOAD = "skinlib upload FOLDER s3://bucket/prefix"
+PROMOTION = "tests/unit/tracking/test_promotion.py::test_the_commands_list_promote_and_roll_back"
+SERVER = "tests/unit/serving/test_server.py"
+SERVE = "test_make_serve_answers_the_documented_curl_and_a_new_champion_is_served_after_a_restart"
 
 # Run by test_commands.py, in a directory in which `make train` has finished.
 RUN = [
@@ -38,6 +41,15 @@ COVERED = {
     "make image": ".github/workflows/checks.yml",
     "make image IMAGE=* PUSH=1": (
         "tests/unit/test_image.py::test_make_builds_the_target_for_tasks_and_pushes_only_on_request"
+    ),
+    "make serve": f"{SERVER}::{SERVE}",
+    "make serve MODEL=models:/skin-lesion-sample@champion": f"{SERVER}::{SERVE}",
+    "skinlib models": PROMOTION,
+    "skinlib promote skin-lesion 3": PROMOTION,
+    "skinlib rollback skin-lesion": PROMOTION,
+    "(echo *base64 * curl *": f"{SERVER}::{SERVE}",
+    "make serving-image": (
+        "tests/unit/test_image.py::test_make_builds_the_serving_target_from_the_downloaded_model_and_pushes_it_on_request"
     ),
     "make resume": "tests/flow/test_break.py::test_a_killed_flow_is_resumed_and_nothing_finished_is_done_again",
     "SKINLIB_COMPUTE=* make resume": (
@@ -81,6 +93,9 @@ COVERED = {
 
 # Run by no test, and why.
 NOT_RUN = {
+    "docker run --publish 127.0.0.1:8080:8080 skin-lesion-serving": "needs Docker",
+    "kubectl apply -f configs/serving/kubernetes.yaml": "needs a cluster; `make lint` validates the file",
+    "python -m benchmarks.serving *": "takes minutes",
     "make lock": "asks the package index for new versions, which differ from day to day",
     "python flows/train.py --branch staging argo-workflows trigger *": "needs a cluster with Argo Workflows",
 }

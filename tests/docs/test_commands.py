@@ -107,6 +107,7 @@ class Clone(Place):
         for placeholder, value in (
             ("s3://bucket/prefix", "s3://docs/lesions"),
             ("FOLDER", "images"),
+            ("models:/skin-lesion@champion", "models:/skin-lesion-sample/1"),  # `make train` registers the sample
             ("DIRECTORY", "drawn"),
             ("RUN=ID", f"RUN={self.run_ids()[0]}" if self.run_ids() else ""),
             ("SkinLesionFlow/ID", f"SkinLesionFlow/{self.run_ids()[0]}" if self.run_ids() else ""),

@@ -39,15 +39,20 @@ def test_the_base_image_is_pinned_to_an_exact_python():
     assert re.match(r"python:3\.\d+\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})? AS remote\n", STAGES["remote"])
 
 
-@pytest.mark.parametrize("stage", ["remote", "development"])
+@pytest.mark.parametrize("stage", ["remote", "development", "serving"])
 def test_a_container_runs_as_a_numbered_user_other_than_root(stage):
     uid, gid = instructions(stage, "USER")[-1].split(":")
     assert int(uid) > 0
     assert int(gid) > 0
 
 
-def test_the_image_contains_no_project_code():
-    copied = {word for stage in STAGES for line in instructions(stage, "COPY") for word in line.split()[:-1]}
+def test_the_image_of_tasks_and_editor_contains_no_project_code():
+    copied = {
+        word
+        for stage in ("remote", "development")
+        for line in instructions(stage, "COPY")
+        for word in line.split()[:-1]
+    }
     assert copied == {"requirements.txt", "requirements-dev.txt"}
     assert not [line for stage in STAGES for line in instructions(stage, "ADD")]
     sent = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
@@ -92,19 +97,29 @@ def test_a_lock_has_hashes_for_every_package_and_names_no_index(lock):
     assert not re.search(r"index-url|find-links|://", text)
 
 
-def test_make_builds_the_target_for_tasks_and_pushes_only_on_request():
-    def recipe(*arguments: str) -> list[str]:
-        # Under `make test`, a second make would print more and inherit the settings of the first.
-        clean = {name: value for name, value in os.environ.items() if "MAKE" not in name and name != "MFLAGS"}
-        command = ["make", "-n", "image", *arguments]
-        made = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
-        return made.stdout.splitlines()
+def recipe(*arguments: str) -> list[str]:
+    """The commands of a target, without running them."""
+    # Under `make test`, a second make would print more and inherit the settings of the first.
+    clean = {name: value for name, value in os.environ.items() if "MAKE" not in name and name != "MFLAGS"}
+    command = ["make", "-n", "--old-file=.venv/.ready", *arguments]
+    made = subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, text=True, check=True)
+    return made.stdout.replace("\\\n", " ").splitlines()
 
-    build, push = recipe("IMAGE=registry.example.org/skin:1", "PUSH=1")
+
+def test_make_builds_the_serving_target_from_the_downloaded_model_and_pushes_it_on_request():
+    *_, build, push = recipe("serving-image", "SERVING_IMAGE=registry.example.org/served:1", "PUSH=1")
+    assert "--target serving" in build
+    assert build.endswith(" build/serving")
+    assert push == "docker push registry.example.org/served:1"
+    assert recipe("serving-image")[-1].endswith(" build/serving")
+
+
+def test_make_builds_the_target_for_tasks_and_pushes_only_on_request():
+    build, push = recipe("image", "IMAGE=registry.example.org/skin:1", "PUSH=1")
     assert "--target remote" in build
     assert "--tag registry.example.org/skin:1" in build
     assert push == "docker push registry.example.org/skin:1"
-    assert len(recipe("IMAGE=registry.example.org/skin:1")) == 1
+    assert len(recipe("image", "IMAGE=registry.example.org/skin:1")) == 1
 
 
 def test_the_editor_opens_the_development_target_as_its_user():

@@ -1,0 +1,183 @@
+"""The model behind a server: from the registry with `make serve`, and with the server of the container image."""
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from skinlib.serving import classifier, server
+from skinlib.tracking import registry, runs
+from tests.docs.commands import ROOT, blocks
+from tests.unit import results
+
+OTHERS = ("MLFLOW_", "MAKE", "MFLAGS", "ORT_", "CI")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory, graph: bytes) -> Iterator[Callable[[str], Path]]:
+    """A function that registers a version in `mlflow.db` of a folder, and the champion's files in `model`."""
+    folder = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+
+        def register(key: str) -> Path:
+            run = runs.start_run("serving", key, name="run", params={}, tags={})
+            facts: dict[str, Any] = {"data_hash": "0", "metrics": {"auroc": 0.9}, "model_card": "#", "synthetic": False}
+            weights = {"fc": np.ones(3, np.float32)}
+            version = registry.register(run, "skin-lesion", key, graph=graph, weights=weights, **facts)
+            MlflowClient().set_registered_model_alias("skin-lesion", "champion", version["version"])
+            mlflow.artifacts.download_artifacts("models:/skin-lesion@champion", dst_path=str(folder / "model"))
+            return folder
+
+        yield register
+
+
+def photograph(kind: str = "jpeg") -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(results.photographs(1)[0]).save(file, kind)
+    return file.getvalue()
+
+
+def request(files: list[bytes]) -> bytes:
+    return json.dumps({"inputs": {"image": [base64.b64encode(file).decode() for file in files]}}).encode()
+
+
+def post(port: int, body: bytes, **headers: str) -> tuple[int, str]:
+    with closing(HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+        connection.request("POST", "/invocations", body, {"Content-Type": "application/json", **headers})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+@contextmanager
+def running(command: list[str], port: int, folder: Path, **environment: str) -> Iterator[Callable[[], str]]:
+    """Start a server and wait until it answers; yields a function that returns its log."""
+    log = folder / f"{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=folder, env=ENVIRONMENT | environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        for _ in range(1200):
+            with suppress(urllib.error.URLError, OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/ping"):
+                break
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.2)
+        yield log.read_text
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(timeout=30)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def container(registered: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of the image's server, in an empty folder with the files of the image."""
+    folder, port = tmp_path_factory.mktemp("image"), free_port()
+    shutil.copytree(registered("one") / "model", folder, dirs_exist_ok=True)
+    shutil.copy(ROOT / "skinlib/serving/server.py", folder)
+    command = [sys.executable, "-m", "uvicorn", f"--app-dir={folder}", "--factory", "server:create", f"--port={port}"]
+    with running(command, port, folder, XDG_CACHE_HOME=str(folder / "cache")):
+        yield port
+    # onnxruntime would store an identifier of this machine and report what it runs.
+    assert not list(folder.glob("cache/**/deviceid"))
+
+
+def test_make_serve_answers_the_documented_curl_and_a_new_champion_is_served_after_a_restart(
+    registered: Callable[[str], Path], graph: bytes, tmp_path: Path
+) -> None:
+    folder = registered("one")
+    (folder / "lesion.jpg").write_bytes(photograph())
+    page = next(block.text for block in blocks(ROOT / "docs/serving.md") if "base64 <" in block.text)
+    assert page in (ROOT / "README.md").read_text()
+    expected = classifier.Graph(graph).score(results.photographs(1)).probability[0]
+    ready, port = Path(sys.executable).parents[1] / ".ready", free_port()
+    make = [
+        "make",
+        "-f",
+        str(ROOT / "Makefile"),
+        f"VENV={ready.parent}",
+        f"--old-file={ready}",
+        "serve",
+        f"PORT={port}",
+    ]
+    uri = os.environ["MLFLOW_TRACKING_URI"]
+
+    def serving(log: str) -> list[str]:
+        return re.findall("Serving (.*)", log)
+
+    with running(make, port, folder, MLFLOW_TRACKING_URI=uri, MLFLOW_ENV_ROOT=str(tmp_path)) as log:
+        registered("two")
+        command = page.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
+        answer = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, check=True)
+        row = json.loads(answer.stdout)["predictions"][0]
+        assert row["probability"] == pytest.approx(expected, abs=0.02)  # lesion.jpg is compressed
+        assert serving(log()) == ["model_name: skin-lesion, model_version: 1"]
+    with running(make, port, folder, MLFLOW_TRACKING_URI=uri, MLFLOW_ENV_ROOT=str(tmp_path)) as log:
+        assert serving(log()) == ["model_name: skin-lesion, model_version: 2"]
+
+
+def test_200_concurrent_requests_get_their_own_answers(container: int, graph: bytes) -> None:
+    pictures = results.photographs(8)
+    expected = classifier.Graph(graph).score(pictures).probability
+    files = []
+    for picture in pictures:
+        Image.fromarray(picture).save(file := io.BytesIO(), "png")
+        files.append(file.getvalue())
+
+    def ask(number: int) -> tuple[int, int, float]:
+        status, answer = post(container, request([files[number % 8]]))
+        return number % 8, status, json.loads(answer)["predictions"][0]["probability"]
+
+    with ThreadPoolExecutor(200) as pool:
+        answers = list(pool.map(ask, range(200)))
+    assert {status for _, status, _ in answers} == {200}
+    np.testing.assert_allclose([probability for *_, probability in answers], [expected[i] for i, *_ in answers])
+
+
+def test_a_request_over_the_limit_is_refused_before_its_body_is_read(container: int) -> None:
+    with closing(socket.create_connection(("127.0.0.1", container), timeout=10)) as connection:
+        head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {server.MAX_BYTES + 1}\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_request_of_unknown_length_is_refused(container: int) -> None:
+    with closing(HTTPConnection("127.0.0.1", container, timeout=10)) as connection:
+        connection.request("POST", "/invocations", iter([b"{}"]), encode_chunked=True)
+        assert connection.getresponse().status == 411
+
+
+def test_a_request_without_a_usable_image_gets_status_400_with_the_reason(container: int) -> None:
+    status, answer = post(container, request([b"no image"]))
+    assert status == 400
+    assert "Image 0: it is not an image" in json.loads(answer)["message"]
