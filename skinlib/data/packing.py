@@ -228,7 +228,9 @@ def _check_rejected(listing: Listing, manifest: Manifest, max_rejected: float) -
     total, lost = len(listing.objects), len(manifest.rejected)
     first = "; ".join(f"{key}: {reason}" for key, reason in manifest.rejected[:3])
     remedy = f"repair or remove them, for example {first}"
-    if lost / total > max_rejected or lost == total:
+    if lost == total:
+        raise DataError(f"None of the {total} files in {listing.url} can be used; {remedy}.")
+    if lost / total > max_rejected:
         raise DataError(
             f"{lost} of {total} files in {listing.url} cannot be used, "
             f"which is more than max_rejected = {max_rejected:g} allows; {remedy}."
