@@ -140,7 +140,7 @@ def _mapped(path: Path, manifest: Manifest, checksum: int) -> NDArray[np.uint8]:
         images = np.memmap(path, np.uint8, "r", offset=header.tell(), shape=shape)
     except OSError as error:
         raise ValueError(f"{path.name}: {error.strerror}") from error
-    if zlib.crc32(images) != checksum:
+    if zlib.crc32(images.data) != checksum:
         raise ValueError(f"{path.name} has other bytes than were written")
     return images
 
@@ -195,7 +195,7 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest
                 all_read &= bool(sha256 or item.problem)
                 continue
             packed.write(image.data)
-            checksum = zlib.crc32(image, checksum)
+            checksum = zlib.crc32(image.data, checksum)
             split_name, label = split_and_label(item.key)
             rows.append((item.key, item.size, label, split_name, sha256))
         packed.seek(0)
