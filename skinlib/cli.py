@@ -71,7 +71,7 @@ def evaluate(model: str, url: str, as_json: bool) -> None:
     listing = list_images(url, splits=("test",))
     served = registry.load(model)
     threshold, temperature = served.settings["threshold"], served.settings["temperature"]
-    with _packed(listing, as_json) as (packed, n_rejected):
+    with _packed(listing, as_json) as (packed, rejected):
         labels, answers = packed.labels, served.predict(packed.images)
         found = findings.audit_images(packed, printed("images compared", as_json))
     probabilities = answers["probability"].to_numpy()
@@ -90,7 +90,7 @@ def evaluate(model: str, url: str, as_json: bool) -> None:
         values = metrics.binary_metrics(labels, probabilities, threshold)
         click.echo(json.dumps({**values, "report": report, "distance": distance}))
     else:
-        click.echo(text.evaluation_report(model, listing.url, n_rejected, report, distance))
+        click.echo(text.evaluation_report(model, listing.url, len(rejected), report, distance))
 
 
 @commands.command()
@@ -99,8 +99,8 @@ def evaluate(model: str, url: str, as_json: bool) -> None:
 def audit(url: str, as_json: bool) -> None:
     """Search the images at URL for duplicates, leaks, label conflicts and a colour baseline that does too well.
 
-    URL is a folder or s3://bucket/prefix that contains train|test, each with benign|malignant. Identical images in
-    both classes are reported, and then are an error.
+    URL is a folder or s3://bucket/prefix that contains train|test, each with benign|malignant. Unusable files are
+    counted by reason. Identical images in both classes are reported, and then are an error.
     """
     import numpy as np
 
@@ -110,16 +110,18 @@ def audit(url: str, as_json: bool) -> None:
     from skinlib.evaluation.metrics import auroc
     from skinlib.reporting import text
 
-    with _packed(list_images(url), as_json) as (packed, _):
+    with _packed(list_images(url), as_json, max_rejected=1) as (packed, rejected):
         labels, splits = packed.labels, np.array(packed.manifest.splits)
         found = findings.audit_images(packed, printed("images compared", as_json))
     train, test = (np.flatnonzero(splits == split) for split in SPLITS)
-    baseline = shortcut.fit(found.colours[train], labels[train])
-    score = auroc(labels[test], shortcut.probabilities(found.colours[test], baseline))
+    score, unusable = None, findings.by_reason(rejected)
+    if len(set(labels[train])) == 2:
+        baseline = shortcut.fit(found.colours[train], labels[train])
+        score = auroc(labels[test], shortcut.probabilities(found.colours[test], baseline))
     if as_json:
-        click.echo(json.dumps({**found.summary(), "shortcut_auroc": score}))
+        click.echo(json.dumps({**found.summary(), "shortcut_auroc": score, "unusable": unusable}))
     else:
-        click.echo(text.audit_report(found, score))
+        click.echo(text.audit_report(found, score, unusable))
     found.refuse_conflicts()
 
 
@@ -161,15 +163,17 @@ def rollback(name: str) -> None:
 
 
 @contextmanager
-def _packed(listing: "Listing", quiet: bool) -> Iterator[tuple["PackedDataset", int]]:
-    """Yield the images of a listing, packed into a temporary folder, and the number of rejected files."""
+def _packed(
+    listing: "Listing", quiet: bool, max_rejected: float = 0.01
+) -> Iterator[tuple["PackedDataset", tuple[tuple[str, str], ...]]]:
+    """Yield the images of a listing, packed into a temporary folder, and the rejected files with their reasons."""
     from skinlib.data.packing import open_packed, prepare
     from skinlib.data.storage import open_store
 
     with tempfile.TemporaryDirectory() as folder:
         cache = open_store(folder)
-        manifest = prepare(listing, cache, on_progress=printed("images read", quiet))
-        yield open_packed(cache, manifest.hash), len(manifest.rejected)
+        manifest = prepare(listing, cache, max_rejected, printed("images read", quiet))
+        yield open_packed(cache, manifest.hash), manifest.rejected
 
 
 @commands.command()

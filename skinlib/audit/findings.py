@@ -1,6 +1,7 @@
 """Problems of a data set that spoil training or evaluation: duplicates, leakage, wrong labels, tell-tale colours."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -119,6 +120,14 @@ def audit_images(packed: PackedDataset, on_progress: Progress = silent) -> Audit
         twins=~in_train & np.isin(groups, groups[in_train]),
         colours=colours,
     )
+
+
+def by_reason(rejected: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Group the keys of rejected files by reason, without its details, such as sizes; the most frequent first."""
+    keys: dict[str, list[str]] = {}
+    for key, reason in rejected:
+        keys.setdefault(re.split(r" \(|: ", reason)[0], []).append(key)
+    return dict(sorted(keys.items(), key=lambda item: -len(item[1])))
 
 
 def _components(pairs: Sequence[tuple[int, int]], n: int) -> NDArray[np.int64]:

@@ -81,6 +81,8 @@ def _transform(profile: bytes, deep: bool) -> tuple[str, str, ImageCms.ImageCmsT
         space = source.profile.xcolor_space.strip()
         mode = "I;16" if deep and space == "GRAY" else _MODES[space]
         flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
+        if space == "GRAY":  # otherwise, LittleCMS approximates the curve by so few points that shadows are 10 off
+            flags |= ImageCms.Flags.NOOPTIMIZE
         transform = ImageCms.buildTransform(source, _SRGB, mode, "RGB", _INTENT, flags)
     except (OSError, ValueError, KeyError, ImageCms.PyCMSError) as error:
         raise DataError(f"its colour profile is damaged or of an unknown kind; {_REMEDY}") from error

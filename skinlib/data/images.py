@@ -1,8 +1,6 @@
 """Decodes image files, in the same way for training, evaluation and the served model."""
 
 import io
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +62,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
             check_format(image, data)
             profile = embedded_profile(image, data)
             image.load()
-            opaque = _opaque(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {}))
+            opaque = _opaque(ImageOps.exif_transpose(image), image)
             return fit(np.asarray(to_srgb(opaque, profile)))
     except UnidentifiedImageError:
         raise unidentified(data) from None
@@ -88,9 +86,13 @@ def _check(image: Image.Image) -> None:
         raise DataError("it has several frames")
 
 
-def _opaque(image: Image.Image, tiff_tags: Mapping[int, Any]) -> Image.Image:
-    """Remove an alpha channel, or raise DataError if pixels are translucent or of unknown range."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+def _opaque(image: Image.Image, opened: Image.Image) -> Image.Image:
+    """Remove an alpha channel, or raise DataError if pixels are translucent or of unknown range.
+
+    Only `opened`, the image before it was turned, still has its format and tags.
+    """
+    if image.mode.startswith("I;16") or (image.mode == "I" and opened.format == "PPM"):
+        tiff_tags = getattr(opened, "tag_v2", {})
         # Pillow neither scales 12 bits nor inverts grey whose zero is white.
         largest = 4095 if tiff_tags.get(258) in (12, (12,)) else 65535
         pixels = np.asarray(image).astype(np.uint32) * 65535 // largest

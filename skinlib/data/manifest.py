@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,16 +74,11 @@ class Manifest:
             "rejected": [{"key": key, "reason": reason} for key, reason in self.rejected],
         }
 
-    def to_json(self) -> str:
-        """Return the whole manifest as JSON, for `from_json`."""
-        return json.dumps(asdict(self))
-
     @classmethod
-    def from_json(cls, text: str | bytes) -> "Manifest":
-        """Read the output of `to_json`."""
-        columns = json.loads(text)
-        columns["rejected"] = map(tuple, columns["rejected"])
-        return cls(**{name: tuple(column) for name, column in columns.items()})
+    def from_columns(cls, columns: Mapping[str, Iterable[Any]]) -> "Manifest":
+        """Make a manifest from its attributes as lists, such as JSON gives them."""
+        attributes = {name: tuple(column) for name, column in columns.items()}
+        return cls(**{**attributes, "rejected": tuple((key, reason) for key, reason in attributes["rejected"])})
 
 
 def split_and_label(key: str) -> tuple[str, int]:

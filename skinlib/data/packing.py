@@ -6,17 +6,23 @@ Files in the cache:
 
     skinlib/listings/<fingerprint>.json              the manifest hash of a listing and its rejected files
     skinlib/packed/<hash>-<settings>/images.npy      the decoded images, uint8 (N, 224, 224, 3)
-    skinlib/packed/<hash>-<settings>/manifest.json   written last, so that it exists only for a complete set
+    skinlib/packed/<hash>-<settings>/manifest.json   the manifest and a checksum of the images, written last
+
+What is damaged there is noticed, and made again by the next `prepare`.
 """
 
 import fcntl
 import hashlib
+import io
 import json
 import os
+import shutil
+import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,13 +32,18 @@ from numpy.typing import NDArray
 from skinlib import machine
 from skinlib.data.images import SETTINGS, SIDE, decode
 from skinlib.data.listing import Listing
-from skinlib.data.manifest import CLASSES, Manifest, split_and_label
+from skinlib.data.manifest import CLASSES, Manifest, digest, split_and_label
 from skinlib.data.storage import Object, Store, map_ahead, open_store
 from skinlib.errors import DataError, StorageError, UnreadableError
 from skinlib.progress import Progress, reported, silent
 
 MAX_FILE_BYTES = 100 << 20  # so that an archive left among the images does not fill the memory
 _DECODING_BYTES = 1 << 30  # what the largest image takes while it is decoded
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError)  # what JSON with changed bytes leads to
+
+
+class _DamagedError(StorageError):
+    """A packed set is incomplete or has other bytes than were written."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +70,16 @@ def prepare(
     max_rejected: float = 0.01,
     on_progress: Progress = silent,
 ) -> Manifest:
-    """Read, verify and decode each image and store the packed set; if the cache has it already, read no image.
+    """Read, verify and decode each image and store the packed set; if the cache has it undamaged, read no image.
 
     Args:
         listing: From `list_images`.
         cache: Store for the packed set, opened with `create`.
-        max_rejected: Largest allowed fraction of unusable files, from 0 to below 1.
+        max_rejected: Largest allowed fraction of unusable files, from 0 to 1; with 1, a class may have no usable file.
         on_progress: Called with (files done, all files) about twice per second and at the end.
 
     Raises:
-        DataError: More than `max_rejected` of the files, or all files of a class, cannot be used.
+        DataError: More than `max_rejected` of the files, all files of a class, or all files cannot be used.
         StorageError: The store cannot be read, or a file has changed since it was listed.
     """
     record_key = f"skinlib/listings/{listing.fingerprint}.json"
@@ -76,62 +87,106 @@ def prepare(
         _check_rejected(listing, known, max_rejected)
         return known
     with _scratch_folder(cache) as folder:
-        manifest, all_read = _pack(listing, folder / "images.npy", on_progress)
+        manifest, checksum, all_read = _pack(listing, folder / "images.npy", on_progress)
         _check_rejected(listing, manifest, max_rejected)
-        if not _is_complete(cache, manifest.hash):
-            _publish(cache, folder / "images.npy", manifest)
+        if not _intact_manifest(cache, manifest.hash):
+            _publish(cache, folder / "images.npy", manifest, checksum)
     if all_read:  # otherwise a later run must try again: a restored archive looks the same in a listing
-        record = {"hash": manifest.hash, "rejected": manifest.rejected}
-        cache.write(record_key, json.dumps(record).encode())
+        content = [manifest.hash, manifest.rejected]
+        cache.write(record_key, json.dumps([*content, digest(content)]).encode())
     return manifest
 
 
 def open_packed(cache: Store, manifest_hash: str) -> PackedDataset:
-    """Open a packed set by the hash of its manifest.
+    """Open a packed set by the hash of its manifest, and compare all bytes with its checksums.
 
     In a folder, the images are memory-mapped in place. From S3, they are first downloaded to the directory for
     temporary files (TMPDIR), once for all processes of a machine.
 
     Raises:
-        StorageError: The set does not exist or is damaged.
+        StorageError: The set does not exist or is damaged, or cannot be downloaded.
     """
     folder = _folder(manifest_hash)
-    manifest = Manifest.from_json(cache.read(f"{folder}/manifest.json"))
-    scratch = Path(tempfile.gettempdir(), f"skinlib-{os.getuid()}")
-    path = cache.local_path / folder / "images.npy" if cache.local_path else scratch / f"{Path(folder).name}.npy"
     try:
-        if not cache.local_path:
-            scratch.mkdir(mode=0o700, exist_ok=True)
-            with path.with_suffix(".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if not path.exists():
-                    cache.download(f"{folder}/images.npy", path)
-        images = np.load(path, mmap_mode="r")
-        if images.shape != (len(manifest.keys), SIDE, SIDE, 3):
-            raise ValueError(f"its shape is {images.shape}")
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path} does not hold the packed images ({error}); delete it and run again.") from error
-    return PackedDataset(images, manifest)
+        columns = json.loads(cache.read(f"{folder}/manifest.json"))
+        checksum = columns.pop("checksum")
+        manifest = Manifest.from_columns(columns)
+        if manifest.hash != manifest_hash:
+            raise ValueError("its manifest is that of other images")
+        if cache.local_path:
+            return PackedDataset(_mapped(cache.local_path / folder / "images.npy", manifest, checksum), manifest)
+        etags = {item.key: item.etag for item in cache.list(folder)}
+        version = digest(etags.get(f"{folder}/images.npy"))[:16]  # so that no copy hides a changed object
+        path = _scratch() / f"{Path(folder).name}-{version}.npy"
+        with _lock(path.with_suffix(".lock")):
+            try:
+                return PackedDataset(_mapped(path, manifest, checksum), manifest)
+            except ValueError:
+                cache.download(f"{folder}/images.npy", path)
+            return PackedDataset(_mapped(path, manifest, checksum), manifest)
+    except (UnreadableError, *_DAMAGE) as error:
+        reason = error.reason if isinstance(error, UnreadableError) else error
+        raise _DamagedError(
+            f"{cache.url}/{folder} does not hold the packed images ({reason}); "
+            "start a new run, which reads the images again."
+        ) from error
+
+
+def _mapped(path: Path, manifest: Manifest, checksum: int) -> NDArray[np.uint8]:
+    """Memory-map images, or raise ValueError if they are not those of the manifest."""
+    header = io.BytesIO()
+    _write_header(header, len(manifest.keys))
+    shape = len(manifest.keys), SIDE, SIDE, 3
+    try:
+        # Not np.load, which would trust a damaged header.
+        images = np.memmap(path, np.uint8, "r", offset=header.tell(), shape=shape)
+    except OSError as error:
+        raise ValueError(f"{path.name}: {error.strerror}") from error
+    if zlib.crc32(images.data) != checksum:
+        raise ValueError(f"{path.name} has other bytes than were written")
+    return images
 
 
 def _known_manifest(cache: Store, record_key: str) -> Manifest | None:
     """Return the manifest of a listing that was packed before, or None."""
     if not cache.exists(record_key):
         return None
-    record = json.loads(cache.read(record_key))
-    if not _is_complete(cache, record["hash"]):
+    try:
+        manifest_hash, rejected, check = json.loads(cache.read(record_key))
+        if check != digest([manifest_hash, rejected]):
+            raise ValueError("its checksum is wrong")
+    except _DAMAGE:
+        _say_damaged(f"{cache.url}/{record_key} is damaged")
         return None
-    manifest = Manifest.from_json(cache.read(f"{_folder(record['hash'])}/manifest.json"))
-    return replace(manifest, rejected=tuple((key, reason) for key, reason in record["rejected"]))
+    manifest = _intact_manifest(cache, manifest_hash)
+    if not manifest:
+        _say_damaged(f"{cache.url}/{_folder(manifest_hash)} is missing or damaged")
+        return None
+    return replace(manifest, rejected=tuple((key, reason) for key, reason in rejected))
 
 
-def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest, bool]:
-    """Read and decode the images of a listing into a .npy file, with bounded memory; say if all could be read."""
+def _intact_manifest(cache: Store, manifest_hash: str) -> Manifest | None:
+    """Return the manifest of a packed set, or None if the set is missing or damaged."""
+    try:
+        return open_packed(cache, manifest_hash).manifest
+    except _DamagedError:
+        return None
+
+
+def _say_damaged(what: str) -> None:
+    print(f"{what}; the images are read again.", file=sys.stderr, flush=True)
+
+
+def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest, int, bool]:
+    """Read and decode the images of a listing into a .npy file, with bounded memory.
+
+    Returns the manifest, the checksum of the pixels, and whether all files could be read.
+    """
     limit = f"it is larger than {MAX_FILE_BYTES >> 20} MB"
     rejected = [(item.key, limit) for item in listing.objects if item.size > MAX_FILE_BYTES]
     objects = [item for item in listing.objects if item.size <= MAX_FILE_BYTES]
     rows: list[tuple[str, int, int, str, str]] = []
-    all_read = True
+    checksum, all_read = 0, True
     files = open_store(listing.url).read_many(objects)
     verified = map_ahead(_verify, files, threads=machine.workers(_DECODING_BYTES))
     with path.open("wb") as packed:
@@ -142,12 +197,13 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest
                 all_read &= bool(sha256 or item.problem)
                 continue
             packed.write(image.data)
+            checksum = zlib.crc32(image.data, checksum)
             split_name, label = split_and_label(item.key)
             rows.append((item.key, item.size, label, split_name, sha256))
         packed.seek(0)
         _write_header(packed, len(rows))
     keys, sizes, labels, splits, digests = zip(*rows, strict=True) if rows else ((),) * 5
-    return Manifest(keys, sizes, labels, splits, digests, tuple(sorted(rejected))), all_read
+    return Manifest(keys, sizes, labels, splits, digests, tuple(sorted(rejected))), checksum, all_read
 
 
 def _verify(file: tuple[Object, bytes | StorageError]) -> tuple[Object, str, NDArray[np.uint8] | str]:
@@ -174,11 +230,15 @@ def _check_rejected(listing: Listing, manifest: Manifest, max_rejected: float) -
     total, lost = len(listing.objects), len(manifest.rejected)
     first = "; ".join(f"{key}: {reason}" for key, reason in manifest.rejected[:3])
     remedy = f"repair or remove them, for example {first}"
+    if lost == total:
+        raise DataError(f"None of the {total} files in {listing.url} can be used; {remedy}.")
     if lost / total > max_rejected:
         raise DataError(
             f"{lost} of {total} files in {listing.url} cannot be used, "
             f"which is more than max_rejected = {max_rejected:g} allows; {remedy}."
         )
+    if max_rejected == 1:
+        return
     usable = set(zip(manifest.splits, manifest.labels, strict=True))
     for split_name, label in sorted({split_and_label(item.key) for item in listing.objects} - usable):
         raise DataError(f"All files in {listing.url}/{split_name}/{CLASSES[label]} are unusable; {remedy}.")
@@ -188,24 +248,58 @@ def _folder(manifest_hash: str) -> str:
     return f"skinlib/packed/{manifest_hash}-{SETTINGS}"
 
 
-def _is_complete(cache: Store, manifest_hash: str) -> bool:
-    folder = _folder(manifest_hash)
-    return cache.exists(f"{folder}/manifest.json") and cache.exists(f"{folder}/images.npy")
+def _scratch() -> Path:
+    """Return this user's folder for temporary files, which survives the process."""
+    folder = Path(tempfile.gettempdir(), f"skinlib-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made ({error.strerror}); set TMPDIR to another folder.") from error
+    return folder
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    try:
+        file = path.open("w")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written ({error.strerror}); set TMPDIR to another folder.") from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager
 def _scratch_folder(cache: Store) -> Iterator[Path]:
     """Give a temporary folder, on the disk of a local cache so that the result only has to be renamed."""
-    parent = cache.local_path / "skinlib/packed" if cache.local_path else Path(tempfile.gettempdir())
+    parent = cache.local_path / "skinlib/packed" if cache.local_path else _scratch()
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".building-") as folder:
+        for other in parent.glob(".building-*"):
+            _delete_if_abandoned(other)
+        with (
+            tempfile.TemporaryDirectory(dir=parent, prefix=".building-") as folder,
+            Path(folder, "lock").open("w") as lock,
+        ):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            print("locked", file=lock, flush=True)
             yield Path(folder)
     except OSError as error:
         raise StorageError(f"The images cannot be packed in {parent} ({error.strerror}); make room there.") from error
 
 
-def _publish(cache: Store, images: Path, manifest: Manifest) -> None:
+def _delete_if_abandoned(folder: Path) -> None:
+    """Delete the temporary folder of a process that was killed: the system has released its lock."""
+    try:
+        with (folder / "lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock.read():  # otherwise its process is about to lock it
+                shutil.rmtree(folder)
+    except OSError:  # in use, or deleted by another process
+        pass
+
+
+def _publish(cache: Store, images: Path, manifest: Manifest, checksum: int) -> None:
     """Store a packed set; several processes may do this at once, because all write the same bytes."""
     folder = _folder(manifest.hash)
     if cache.local_path:
@@ -214,4 +308,5 @@ def _publish(cache: Store, images: Path, manifest: Manifest) -> None:
         images.replace(target / "images.npy")
     else:
         cache.upload(f"{folder}/images.npy", images)
-    cache.write(f"{folder}/manifest.json", replace(manifest, rejected=()).to_json().encode())
+    columns = asdict(replace(manifest, rejected=()))
+    cache.write(f"{folder}/manifest.json", json.dumps({**columns, "checksum": checksum}).encode())

@@ -162,19 +162,25 @@ def upload_report(upload: Upload) -> str:
     return "\n".join(lines)
 
 
-def audit_report(audit: Audit, shortcut_auroc: float | None, limit: int = 20) -> str:
+def audit_report(
+    audit: Audit, shortcut_auroc: float | None, unusable: Mapping[str, Sequence[str]], limit: int = 20
+) -> str:
     """Lay out what an audit found.
 
     Args:
         audit: of all images.
         shortcut_auroc: of the colour baseline, trained on train and evaluated on test; None if undefined.
+        unusable: from `findings.by_reason`.
         limit: number of pairs that are named for each finding.
     """
     counts = [["", *CLASSES]] + [[split, *(f"{of[name]:,}" for name in CLASSES)] for split, of in audit.counts.items()]
     classes = {f"{split} {name}": of for split, by_class in audit.statistics.items() for name, of in by_class.items()}
     colours = [["", *classes]] + [[name, *(number(of[name]) for of in classes.values())] for name in STATISTICS]
     found = audit.summary()
+    total = sum(map(len, unusable.values()))
+    reasons = [f"  {len(keys):,}  {reason}, such as {', '.join(keys[:3])}" for reason, keys in unusable.items()]
     parts = [
+        "\n".join([f"Unusable files, left out: {total:,}", *reasons]),
         f"{len(audit.groups):,} images in {audit.n_groups:,} groups of near-duplicates\n{table(counts)}",
         *(_finding(title, found[name], limit) for name, (title, _) in FINDINGS.items()),
         f"Colours (0 to 1), averaged over the images\n{table(colours)}",

@@ -202,6 +202,23 @@ def test_an_audit_names_its_findings_as_json_and_as_text(tmp_path):
     assert "test/benign/9.jpg  train/benign/1.jpg" in result.stdout
 
 
+def test_an_audit_counts_unusable_files_by_reason_and_goes_on(tmp_path):
+    sample.generate(tmp_path, n_train=8, n_test=4)
+    for path in (tmp_path / "train/benign/1.jpg", tmp_path / "train/benign/2.jpg"):
+        path.write_bytes(path.read_bytes()[:-500])
+    for path in (tmp_path / "test/malignant").iterdir():
+        path.write_bytes(b"")
+    unusable = {
+        "it is damaged or truncated": ["train/benign/1.jpg", "train/benign/2.jpg"],
+        "the file is empty": ["test/malignant/1.jpg", "test/malignant/2.jpg"],
+    }
+    result = skinlib("audit", str(tmp_path), "--json")
+    assert result.returncode == 0
+    found = json.loads(result.stdout)
+    assert found["unusable"] == unusable
+    assert found["shortcut_auroc"] is None
+
+
 def test_an_audit_reports_identical_images_in_both_classes_and_fails(tmp_path):
     sample.generate(tmp_path, n_train=8, n_test=4)
     shutil.copy(tmp_path / "train/benign/1.jpg", tmp_path / "train/malignant/9.jpg")

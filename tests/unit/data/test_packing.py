@@ -1,10 +1,12 @@
 """Packing: the same images are the same data in every place, and incomplete work is never used."""
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,18 @@ def test_a_class_without_usable_files_is_an_error(data: Store, cache: Store) -> 
         prepare(list_images(data.url), cache, max_rejected=0.5)
 
 
+def test_everything_but_no_usable_file_can_be_allowed(data: Store, cache: Store) -> None:
+    keys = [item.key for item in data.list()]
+    for key in keys[1:]:
+        data.write(key, b"")
+    manifest = prepare(list_images(data.url), cache, max_rejected=1)
+    assert manifest.keys == (keys[0],)
+    assert len(manifest.rejected) == 11
+    data.write(keys[0], b"")
+    with pytest.raises(DataError, match=r"None of the 12 files in .*data can be used; repair"):
+        prepare(list_images(data.url), cache, max_rejected=1)
+
+
 def test_a_huge_file_is_not_read(data: Store, cache: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     data.write("train/benign/all.zip", bytes(2 << 20))
     monkeypatch.setattr(packing, "MAX_FILE_BYTES", 1 << 20)
@@ -169,8 +183,26 @@ def test_a_killed_process_leaves_nothing_that_looks_complete(data: Store, cache:
     command = [sys.executable, "-c", CHILD, data.url, cache.url, moment]
     assert subprocess.run(command, env=_environment()).returncode == -9
     assert not any("listings" in item.key for item in cache.list())
+    assert bool(_temporary_folders(cache)) == (moment != "listings")
     manifest = prepare(list_images(data.url), cache)
     assert len(open_packed(cache, manifest.hash).images) == 12
+    assert not _temporary_folders(cache)
+
+
+def _temporary_folders(cache: Store) -> list[Path]:
+    return list((cache.local_path or Path(tempfile.gettempdir())).rglob(".building-*"))
+
+
+def test_the_temporary_folder_of_a_working_process_is_kept(
+    data: Store, cache: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = list_images(data.url)
+
+    def start_another(done: int, total: int) -> None:
+        prepare(listing, cache)
+        assert len(_temporary_folders(cache)) == 1
+
+    assert len(prepare(listing, cache, on_progress=start_another).keys) == 12
 
 
 @in_both
@@ -207,17 +239,89 @@ def test_from_s3_the_set_is_downloaded_once(bucket: str, tmp_path: Path, monkeyp
 
 @in_both
 def test_an_unknown_set_is_an_error(cache: Store) -> None:
-    with pytest.raises(StorageError, match=r"packed/0123-.*/manifest.json cannot be read: it does not exist"):
+    with pytest.raises(StorageError, match=r"packed/0123-.* does not hold the packed images \(it does not exist"):
         open_packed(cache, "0123")
 
 
+def empty(data: bytes) -> bytes:
+    return b""
+
+
+def cut(data: bytes) -> bytes:
+    return data[:-1]
+
+
+def flipped(data: bytes) -> bytes:
+    """Change the last digit, letter or pixel."""
+    place = max(place for place, byte in enumerate(data) if byte not in b'{}[]" \n')
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
+def undecodable(data: bytes) -> bytes:
+    return b"\xff\xfe" + data
+
+
+def other_json(data: bytes) -> bytes:
+    return b'{"hash": "../..", "rejected": 3}'
+
+
+def damage(cache: Store, name: str, change: Callable[[bytes], bytes]) -> None:
+    [key] = [item.key for item in cache.list() if name in item.key]
+    cache.write(key, change(cache.read(key)))
+
+
 @in_both
-def test_a_damaged_set_is_an_error(data: Store, cache: Store) -> None:
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("skinlib/listings/", empty),
+        ("skinlib/listings/", flipped),
+        ("skinlib/listings/", other_json),
+        ("manifest.json", cut),
+        ("manifest.json", undecodable),
+        ("manifest.json", other_json),
+        ("images.npy", empty),
+        ("images.npy", cut),
+        ("images.npy", flipped),
+    ],
+)
+def test_damaged_files_of_the_cache_are_made_again(
+    data: Store, cache: Store, name: str, change: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data.write("train/benign/notes.txt", b"ask the clinic about 2.png")
+    listing = list_images(data.url)
+    manifest = prepare(listing, cache, max_rejected=0.5)
+    pixels = np.array(open_packed(cache, manifest.hash).images)
+    damage(cache, name, change)
+    assert prepare(listing, cache, max_rejected=0.5) == manifest
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"{cache.url}/skinlib/(listings|packed)/\S+ is .*damaged; the images are read again\.\n", said)
+    np.testing.assert_array_equal(open_packed(cache, manifest.hash).images, pixels)
+
+
+@in_both
+@pytest.mark.parametrize(
+    ("name", "change"), [("manifest.json", flipped), ("images.npy", empty), ("images.npy", flipped)]
+)
+def test_a_damaged_set_is_not_opened(data: Store, cache: Store, name: str, change: Callable[[bytes], bytes]) -> None:
     manifest_hash = prepare(list_images(data.url), cache).hash
-    [key] = [item.key for item in cache.list() if item.key.endswith("images.npy")]
-    cache.write(key, cache.read(key)[:-1])
-    with pytest.raises(StorageError, match=r"does not hold the packed images .* delete it and run again"):
+    damage(cache, name, change)
+    with pytest.raises(StorageError, match=r"does not hold the packed images .* start a new run, which reads the"):
         open_packed(cache, manifest_hash)
+
+
+@pytest.mark.parametrize("change", [empty, flipped])
+def test_a_damaged_copy_of_a_bucket_s_set_is_downloaded_again(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    store = open_store(f"s3://{bucket}")
+    fill(store)
+    manifest_hash = prepare(list_images(store.url), store).hash
+    images = np.array(open_packed(store, manifest_hash).images)
+    [copy] = tmp_path.rglob("*.npy")
+    copy.write_bytes(change(copy.read_bytes()))
+    np.testing.assert_array_equal(open_packed(store, manifest_hash).images, images)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ def scheduler(pid: int, host: str = socket.gethostname(), late: int = 0) -> str:
         (scheduler(os.getpid(), host="another-machine"), False),
         (scheduler(os.getpid(), late=60), False),
     ],
+    ids=["this machine", "another machine", "a later process"],
 )
 def test_a_scheduler_is_the_recorded_process_of_this_machine_only(tag: str, found: bool) -> None:
     assert bool(record.read_record(run("1", tag)).scheduler()) == found

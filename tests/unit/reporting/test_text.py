@@ -193,7 +193,7 @@ def audit():
 
 
 def test_audit_report_names_a_few_pairs_and_counts_the_rest(audit):
-    shown = text.audit_report(audit, shortcut_auroc=None, limit=2)
+    shown = text.audit_report(audit, None, {}, limit=2)
     first = "  train/benign/1.jpg  test/malignant/3.jpg\n"
     assert f"Exact duplicates: 3 pairs\n{first}" in shown
     assert "  and 1 more; --json lists all" in shown
@@ -204,7 +204,15 @@ def test_audit_report_names_a_few_pairs_and_counts_the_rest(audit):
 
 
 def test_audit_report_shows_images_and_colours_by_split_and_class(audit):
-    rows = [line.split() for line in text.audit_report(audit, 0.861).split("\n")]
+    rows = [line.split() for line in text.audit_report(audit, 0.861, {}).split("\n")]
     assert ["train", "1,440", "1,195"] in rows
     assert ["train", "benign", "train", "malignant", "test", "malignant"] in rows
     assert ["mean", "of", "red", "0.250", "0.250", "0.250"] in rows
+
+
+def test_audit_report_counts_unusable_files_by_reason(audit):
+    keys = [f"train/benign/{i}.heic" for i in range(1200)]
+    rows = [line.strip() for line in text.audit_report(audit, 0.861, {"it is a HEIC photograph": keys}).split("\n")]
+    assert rows[0] == "Unusable files, left out: 1,200"
+    named = "train/benign/0.heic, train/benign/1.heic, train/benign/2.heic"
+    assert rows[1] == f"1,200  it is a HEIC photograph, such as {named}"
