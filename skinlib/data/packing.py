@@ -23,6 +23,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from skinlib import machine
 from skinlib.data.images import SETTINGS, SIDE, decode
 from skinlib.data.listing import Listing
 from skinlib.data.manifest import CLASSES, Manifest, split_and_label
@@ -31,6 +32,7 @@ from skinlib.errors import DataError, StorageError
 from skinlib.progress import Progress, reported, silent
 
 MAX_FILE_BYTES = 100 << 20  # so that an archive left among the images does not fill the memory
+_DECODING_BYTES = 1 << 30  # what the largest image takes while it is decoded
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> Manifest:
     objects = [item for item in listing.objects if item.size <= MAX_FILE_BYTES]
     rows: list[tuple[str, int, int, str, str]] = []
     files = open_store(listing.url).read_many(objects)
-    verified = map_ahead(_verify, files, threads=os.cpu_count() or 1)
+    verified = map_ahead(_verify, files, threads=machine.workers(_DECODING_BYTES))
     with path.open("wb") as packed:
         _write_header(packed, len(objects))
         for item, sha256, image in reported(verified, len(objects), on_progress):

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from skinlib import machine
 from skinlib.data import hair
 from skinlib.data.images import SIDE
 from skinlib.data.manifest import CLASSES, SPLITS
@@ -228,7 +229,7 @@ def generate(
             Image.fromarray(draw(seed, split, class_name, index)).save(path, quality=90)
 
         # Threads, since numpy and Pillow release the interpreter lock; processes would need a main guard in callers.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(machine.cores()) as pool:
             for done, _ in enumerate(pool.map(write, jobs), start=1):
                 on_progress(done, len(jobs))
 

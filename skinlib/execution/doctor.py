@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from skinlib import machine
 from skinlib.errors import SkinlibError
 from skinlib.execution import backends
 
@@ -114,7 +115,7 @@ def _gpu() -> str:
     import torch
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return ", ".join(names) or f"none; trials train on {os.cpu_count()} CPU cores, which is enough for small sweeps"
+    return ", ".join(names) or f"none; trials train on {machine.cores()} CPU cores, which is enough for small sweeps"
 
 
 def _needs_aws(backend: backends.Backend, data: str | None) -> bool:

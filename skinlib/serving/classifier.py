@@ -16,6 +16,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from numpy.typing import ArrayLike
 
+from skinlib import machine
 from skinlib.data import images
 from skinlib.data.manifest import CLASSES
 from skinlib.errors import DataError
@@ -36,6 +37,8 @@ class SkinLesionClassifier(PythonModel):
         self.settings: ClassifierSettings = json.loads(Path(context.artifacts["config"]).read_text())
         with np.load(context.artifacts["weights"], allow_pickle=False) as weights:
             network = resnet.restore(self.settings["architecture"], weights)
+        # torch counts the cores of the machine, a container may use fewer.
+        torch.set_num_threads(min(torch.get_num_threads(), machine.cores()))
         self.network = network.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def predict(

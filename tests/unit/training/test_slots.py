@@ -58,5 +58,12 @@ def test_two_gpus_are_given_to_two_trials(monkeypatch):
 @pytest.mark.parametrize(("cores", "expected"), [(1, [1]), (2, [1, 1]), (6, [3, 3]), (16, [4, 4, 4, 4]), (32, [4] * 8)])
 def test_the_threads_of_all_slots_never_exceed_the_cores(monkeypatch, cores, expected):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr(slots.os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(slots.machine, "cores", lambda: cores)
+    monkeypatch.setattr(slots.machine, "memory", lambda: 64 << 30)
     assert [slot.threads for slot in slots._slots()] == expected
+
+
+def test_more_cores_do_not_take_more_memory_than_there_is(monkeypatch):
+    monkeypatch.setattr(slots.machine, "cores", lambda: 64)
+    monkeypatch.setattr(slots.machine, "memory", lambda: 8 << 30)
+    assert slots.cpu_slots() == [slots.Slot("cpu", 4)] * 4
