@@ -38,6 +38,7 @@ def cgroups(tmp_path, monkeypatch):
 
 
 V1 = "4:memory:/kubepods/pod1\n1:cpu,cpuacct:/kubepods/pod1\n0::/\n"
+QUOTA, PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
 QUOTAS = {
     "version 2": ("0::/\n", {"cpu.max": "400000 100000"}, 4),
     "version 2, of a parent": ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "300000 100000"}, 3),
@@ -46,9 +47,9 @@ QUOTAS = {
     "part of a core": ("0::/\n", {"cpu.max": "50000 100000"}, 1),
     "two and a half cores": ("0::/\n", {"cpu.max": "250000 100000"}, 2),
     "more than there are": ("0::/\n", {"cpu.max": "9900000 100000"}, 64),
-    "version 1": (V1, {f"cpu/kubepods/pod1/cpu.cfs_{n}_us": v for n, v in (("quota", "200000"), ("period", "100000"))}, 2),
-    "version 1, path of the host": (V1, {"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"}, 2),
-    "version 1, no limit": (V1, {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+    "version 1": (V1, {f"cpu/kubepods/pod1/{QUOTA}": "200000", f"cpu/kubepods/pod1/{PERIOD}": "100000"}, 2),
+    "version 1, path of the host": (V1, {f"cpu/{QUOTA}": "200000", f"cpu/{PERIOD}": "100000"}, 2),
+    "version 1, no limit": (V1, {f"cpu/{QUOTA}": "-1", f"cpu/{PERIOD}": "100000"}, 64),
     "no cgroup": ("", {}, 64),
 }  # fmt: skip
 
