@@ -24,7 +24,8 @@ from skinlib.errors import StorageError
 
 PART_BYTES = 16 << 20  # objects up to this size are written in one request, so that their ETag is their MD5
 OPEN_TIMEOUT = 4  # seconds per attempt, at most 2 attempts
-REQUEST_TIMEOUT = timedelta(seconds=60)
+READ_TIMEOUT = timedelta(seconds=60)  # without a byte; the whole answer may take as long as it needs
+WRITE_TIMEOUT = timedelta(minutes=10)  # for one part: at 1 Mbit/s, four at once take 9 minutes
 RETRIES = 5
 
 # Without "://": s3:/bucket, s3:bucket, s3//bucket. One letter before the colon is a drive.
@@ -73,6 +74,7 @@ class Store:
     url: str
     local_path: Path | None
     _backend: S3Store | LocalStore = field(repr=False)
+    _writer: S3Store | LocalStore = field(repr=False)
 
     def list(self, prefix: str = "") -> builtins.list[Object]:
         """Return all objects below `prefix` (whole path segments), sorted by key, including hidden ones.
@@ -118,13 +120,15 @@ class Store:
 
     def write(self, key: str, data: bytes) -> None:
         """Write an object atomically: readers see the old or the new content, never a part of it."""
-        with self._explained(key, "written"):
-            self._backend.put(key, data, use_multipart=False)
+        self._put(key, data)
 
     def upload(self, key: str, path: Path) -> None:
-        """Write a file of any size, in parallel parts; the object appears when it is complete."""
+        """Write a file; the object appears when it is complete."""
+        self._put(key, path)
+
+    def _put(self, key: str, content: bytes | Path) -> None:
         with self._explained(key, "written"):
-            self._backend.put(key, path, chunk_size=PART_BYTES, max_concurrency=4)
+            self._writer.put(key, content, chunk_size=PART_BYTES, max_concurrency=4)
 
     def download(self, key: str, path: Path) -> None:
         """Read an object of any size into a file, in parallel ranges; the file appears when it is complete."""
@@ -220,7 +224,8 @@ def _open_folder(folder: str, create: bool) -> Store:
             path.mkdir(parents=True, exist_ok=True)
         elif not path.is_dir():
             raise StorageError(f"There is no folder {path}; correct the path or create it.")
-        return Store(str(path), path, LocalStore(path, automatic_cleanup=True))
+        backend = LocalStore(path, automatic_cleanup=True)
+        return Store(str(path), path, backend, backend)
     except OSError as error:
         raise StorageError(f"The folder {path} cannot be used ({error.strerror}); choose another.") from error
 
@@ -269,11 +274,20 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
         credential_provider=credentials,
         client_options={
             "allow_http": client.meta.endpoint_url.startswith("http://"),
-            "timeout": REQUEST_TIMEOUT,
+            "read_timeout": READ_TIMEOUT,
+            "timeout": timedelta(days=1),
         },
-        retry_config={"max_retries": RETRIES, "retry_timeout": 2 * REQUEST_TIMEOUT},
+        retry_config={"max_retries": RETRIES, "retry_timeout": WRITE_TIMEOUT},
     )
-    return Store(url, None, backend)
+    # Another client, since a read timeout also limits the time in which a request may send its body.
+    writer = S3Store(
+        config=backend.config,
+        prefix=backend.prefix,
+        credential_provider=credentials,
+        client_options={"allow_http": client.meta.endpoint_url.startswith("http://"), "timeout": WRITE_TIMEOUT},
+        retry_config=backend.retry_config,
+    )
+    return Store(url, None, backend, writer)
 
 
 def _reason(error: Exception) -> str:

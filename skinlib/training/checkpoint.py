@@ -2,10 +2,17 @@
 
 import io
 import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from skinlib.data.storage import Store
+from skinlib.errors import StorageError
 from skinlib.training.result import Epoch
 
 if TYPE_CHECKING:
@@ -13,6 +20,7 @@ if TYPE_CHECKING:
 
 # Tests set it to 0, so that every epoch can be killed and continued.
 CHECKPOINT_SECONDS = float(os.environ.get("SKINLIB_CHECKPOINT_SECONDS", "30"))
+_MOST_FAILURES = 3  # before the first success; a store that never worked will not work later either
 
 
 class TrialState(TypedDict):
@@ -46,16 +54,71 @@ class Checkpoint:
 
         if not self.store.exists(self.key):
             return None
-        data = io.BytesIO(self.store.read(self.key))
-        return cast(TrialState, torch.load(data, map_location="cpu", weights_only=True))
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "state.pt")
+            self.store.download(self.key, file)
+            return cast(TrialState, torch.load(file, map_location="cpu", weights_only=True))
 
     def save(self, state: TrialState) -> None:
         """Replace the state in one step."""
-        import torch
+        self.store.write(self.key, _serialise(state))
 
-        data = io.BytesIO()
-        torch.save(state, data)
-        self.store.write(self.key, data.getvalue())
+
+class BackgroundSaver:
+    """Saves the states of a trial that trains on meanwhile, one at a time; from `saving_in_background`."""
+
+    def __init__(self, checkpoint: Checkpoint, on_saved: Callable[[list[Epoch]], None], thread: ThreadPoolExecutor):
+        self._checkpoint, self._on_saved, self._thread = checkpoint, on_saved, thread
+        self._began = time.monotonic()  # the last save, or the training
+        self._saving: tuple[Future[None], list[Epoch]] | None = None
+        self._failures, self._works = 0, False
+
+    def save(self, state: TrialState, last: bool) -> None:
+        """Start to save a state, unless the previous save is too recent or goes on; wait for it if it is the last one.
+
+        A save that fails is only a warning, because the next one replaces it.
+
+        Raises:
+            StorageError: No state could be saved: not the last one, or not one of the first three.
+        """
+        if self._saving and (last or self._saving[0].done()):
+            self._settle(*self._saving, last=False)
+        if not last and (self._saving or time.monotonic() - self._began < self._checkpoint.seconds):
+            return
+        self._began = time.monotonic()
+        # The bytes are a copy, which the training does not change.
+        writing = self._thread.submit(self._checkpoint.store.write, self._checkpoint.key, _serialise(state))
+        self._saving = writing, list(state["history"])
+        if last:
+            self._settle(*self._saving, last=True)
+
+    def _settle(self, writing: Future[None], history: list[Epoch], last: bool) -> None:
+        self._saving = None
+        try:
+            writing.result()
+        except StorageError as error:
+            self._failures += 1
+            if not self._works and (last or self._failures == _MOST_FAILURES):
+                raise
+            print(f"Going on without the checkpoint of epoch {len(history)}. {error}", flush=True)
+        else:
+            self._works = True
+            self._on_saved(history)
+
+
+@contextmanager
+def saving_in_background(checkpoint: Checkpoint, on_saved: Callable[[list[Epoch]], None]) -> Iterator[BackgroundSaver]:
+    """Give a saver that calls `on_saved` with the history of each saved state; at the end, wait for its last save."""
+    with ThreadPoolExecutor(1) as thread:
+        yield BackgroundSaver(checkpoint, on_saved, thread)
+
+
+def _serialise(state: TrialState) -> bytes:
+    import torch
+
+    data = io.BytesIO()
+    torch.save(state, data)
+    return data.getvalue()
 
 
 def checkpoint_folder(run_key: str) -> str:

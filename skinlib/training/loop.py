@@ -22,7 +22,7 @@ from skinlib.networks.inference import predict_tensor, to_tensor
 from skinlib.networks.pretrained import load_pretrained
 from skinlib.networks.resnet import Network, build, forward_flops
 from skinlib.training.augment import augment
-from skinlib.training.checkpoint import Checkpoint, TrialState
+from skinlib.training.checkpoint import Checkpoint, TrialState, saving_in_background
 from skinlib.training.result import Epoch, Setting, TrialResult
 from skinlib.training.slots import Slot
 from skinlib.training.trial import Trial
@@ -151,14 +151,11 @@ def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 def _run(training: "_Training", checkpoint: Checkpoint, on_epoch: OnHistory, on_checkpoint: OnHistory) -> None:
     """Train epoch by epoch until the last one or the early stop, and save the state from time to time."""
-    saved_at = time.monotonic()
-    while not training.ended:
-        training.run_epoch()
-        on_epoch(training.history)
-        if training.ended or time.monotonic() - saved_at >= checkpoint.seconds:
-            checkpoint.save(training.state())
-            saved_at = time.monotonic()
-            on_checkpoint(training.history)
+    with saving_in_background(checkpoint, on_checkpoint) as saver:
+        while not training.ended:
+            training.run_epoch()
+            on_epoch(training.history)
+            saver.save(training.state(), last=training.ended)
 
 
 class _Training:

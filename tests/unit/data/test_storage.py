@@ -323,7 +323,7 @@ class _Moody(BaseHTTPRequestHandler):
 @pytest.fixture
 def moody_store(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store on a faulty server, with a short timeout."""
-    monkeypatch.setattr(storage, "REQUEST_TIMEOUT", timedelta(seconds=0.3))
+    monkeypatch.setattr(storage, "READ_TIMEOUT", timedelta(seconds=0.3))
     monkeypatch.setattr(_Moody, "seen", [], raising=False)
     monkeypatch.setattr(_Moody, "signatures", [], raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), _Moody) as server:

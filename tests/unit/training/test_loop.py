@@ -1,10 +1,12 @@
 import math
+import threading
 
 import numpy as np
 import pytest
 import torch
 
-from skinlib.data.storage import open_store
+from skinlib.data.storage import Store, open_store
+from skinlib.errors import StorageError
 from skinlib.networks.inference import predict
 from skinlib.networks.resnet import restore
 from skinlib.training import loop
@@ -96,10 +98,56 @@ def test_checkpoints_come_no_more_often_than_they_must(run):
     assert saved == [3]
 
 
-def test_an_epoch_is_reported_only_once_it_cannot_be_lost(run):
-    saved = []
-    run(seconds=0, on_checkpoint=lambda h: saved.append([e["epoch"] for e in h]))
-    assert saved == [[1], [1, 2], [1, 2, 3]]
+def test_an_epoch_is_reported_only_once_it_cannot_be_lost(run, tmp_path):
+    checkpoint = Checkpoint(open_store(str(tmp_path)), "trial.pt")
+    reported, saved = [], []
+
+    def on_checkpoint(history):
+        reported.append(len(history))
+        saved.append(len(checkpoint.load()["history"]))
+
+    run(seconds=0, on_checkpoint=on_checkpoint)
+    assert reported == saved
+    assert reported[-1] == TRIAL.epochs
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(run, monkeypatch):
+    write, third, waited = Store.write, threading.Event(), []
+
+    def write_slowly(store, key, data):
+        waited.append(third.wait(60))
+        write(store, key, data)
+
+    monkeypatch.setattr(Store, "write", write_slowly)
+    run(seconds=0, on_epoch=lambda history: third.set() if len(history) == 3 else None)
+    assert waited == [True, True]  # the first epoch's checkpoint, and the last one's
+
+
+def failing(monkeypatch, times):
+    """Let that many writes fail."""
+    write, left = Store.write, iter(range(times))
+
+    def write_or_fail(store, key, data):
+        if next(left, None) is not None:
+            raise StorageError("s3://bucket/trial.pt cannot be written: no answer from the server.")
+        write(store, key, data)
+
+    monkeypatch.setattr(Store, "write", write_or_fail)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_warning(run, tmp_path, monkeypatch, capsys):
+    failing(monkeypatch, times=1)
+    assert run(seconds=0).status == "finished"
+    assert "Going on without the checkpoint of epoch 1. s3://bucket/trial.pt cannot" in capsys.readouterr().out
+    assert len(Checkpoint(open_store(str(tmp_path)), "trial.pt").load()["history"]) == TRIAL.epochs
+
+
+def test_a_store_that_never_works_ends_the_training_early(run, monkeypatch):
+    failing(monkeypatch, times=1000)
+    epochs = []
+    with pytest.raises(StorageError, match="no answer"):
+        run(TRIAL.model_copy(update={"epochs": 100}), seconds=0, on_epoch=lambda h: epochs.append(len(h)))
+    assert len(epochs) < 100
 
 
 def test_the_history_has_one_entry_per_epoch(run):
