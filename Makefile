@@ -4,8 +4,9 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 READY := $(VENV)/.ready
-# The run that `make resume` continues; the latest by default.
+# The run that `make resume` continues; your latest by default. FORCE=1 ends what still works on it.
 RUN ?=
+FORCE ?=
 # For `make infra`: the stack's name, the folder to upload, KEY=VALUE parameters of the template. YES=1 skips the question.
 STACK ?= skin-lesion
 DATA ?= sample
@@ -45,8 +46,8 @@ lock: $(UV)  ## Write requirements*.txt from requirements*.in (UPGRADE=1 also up
 train: $(READY)  ## Run the whole pipeline on the synthetic sample
 	$(PY) flows/train.py run
 
-resume: $(READY)  ## Resume the latest run if it failed (RUN=ID for another)
-	$(PY) flows/resume.py $(RUN)
+resume: $(READY)  ## Resume your latest run if it failed (RUN=ID for another, FORCE=1 to end it if it still runs)
+	$(PY) flows/resume.py $(RUN) $(if $(FORCE),--force)
 
 cards: $(READY)  ## Show the runs' cards in the browser
 	@echo "Open http://127.0.0.1:8324 (Ctrl-C stops the server)"

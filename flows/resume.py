@@ -1,115 +1,166 @@
-"""Continue the latest run, or the run that you name, where it failed.
+"""Continue your latest run, or the run that you name, where it failed.
 
-    python flows/resume.py [RUN_ID]
+    python flows/resume.py [RUN_ID] [--force]
     SKINLIB_COMPUTE=configs/compute/batch.json python flows/resume.py     # on other compute
 
-Metaflow's own `resume` starts from the last *run*, never from the last resume, and does not print which.
+Metaflow's own `resume` starts from the last *run*, never from the last resume, does not print which, and asks neither
+whether the run still works nor ends what it left behind.
 """
 
 import os
-import signal
-import subprocess
 import sys
-import time
-from contextlib import suppress
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
-import psutil
-from metaflow import Flow, Run, namespace
-from metaflow.exception import MetaflowNotFound
+import click
+from metaflow import Flow, Run, get_metadata, get_namespace, namespace
+from metaflow.exception import MetaflowException, MetaflowNotFound
+from psutil import Process
 
-from skinlib.execution import backends
-from skinlib.execution.hooks import name_root_user
+from skinlib.errors import RunError, SkinlibError
+from skinlib.execution import activity
+from skinlib.execution.hooks import check_remote, prepare
+from skinlib.execution.record import Record, family, read_record
 
-SCRIPT = Path(__file__).with_name("train.py")
+SCRIPT = Path(__file__).with_name("train.py").resolve()
 FLOW = "SkinLesionFlow"
-_SECONDS_TO_END = 10
+DEPLOYERS = {"argo": "argo-workflows", "sfn": "step-functions"}
 
 
-def main() -> None:
-    """Check whether the run can be continued, end what it left behind, and become Metaflow's resume."""
-    name_root_user()
-    run = find_run(sys.argv[1] if len(sys.argv) > 1 else None)
-    if run.successful:
-        print(f"Run {run.id} succeeded; there is nothing to resume. Start a new one: python flows/train.py run")
-        return
-    tasks = tasks_of(run.id)
-    schedulers = {scheduler.pid for task in tasks if (scheduler := scheduler_of(task))}
-    if schedulers:
-        sys.exit(f"Run {run.id} is still running (process {schedulers.pop()}); wait for it, or stop it and try again.")
-    datastore = run["start"].task.metadata_dict["ds-type"]
-    flow = [sys.executable, str(SCRIPT.resolve()), "--datastore", datastore]
-    end_remote_tasks(run, flow)
-    end_local_tasks(tasks)
-    print(f"Resuming run {run.id}, started {run.created_at:%Y-%m-%d %H:%M}.", flush=True)
-    command = [*flow, "resume", "--origin-run-id", run.id]
-    os.execv(command[0], command)
-
-
-def find_run(run_id: str | None) -> Run:
-    """Return the run to continue; exit with a sentence if there is none."""
-    namespace(None)
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("run_id", required=False)
+@click.option("--force", is_flag=True, help="Take the run over: end what still works on it, whoever started it.")
+def main(run_id: str | None, force: bool) -> None:
+    """Continue your latest run, or run RUN_ID of anyone, where it failed, and end what it left behind."""
+    prepare()
     try:
-        run = Run(f"{FLOW}/{run_id}") if run_id else Flow(FLOW).latest_run
+        me = get_namespace().partition(":")[2]
+        namespace(None)
+        run = find_run(run_id, me)
+        records = family(run)
+        if done := success_of(run, records):
+            print(f"{done}; there is nothing to resume. Start a new one: python flows/train.py run")
+            return
+        check_remote({"backend": "local"})  # which SKINLIB_COMPUTE may change
+        take_over(run, records, me, force)
+    except (SkinlibError, MetaflowException) as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"The runs cannot be read ({error}); check the metadata service (METAFLOW_SERVICE_URL) and datastore.")
+    print(f"Resuming run {run.id}.", flush=True)
+    datastore = read_record(run).datastore
+    command = [sys.executable, str(SCRIPT), *(["--datastore", datastore] if datastore else [])]
+    os.execv(command[0], [*command, "resume", "--origin-run-id", run.id])
+
+
+def find_run(run_id: str | None, me: str) -> Run:
+    """Return the run to continue: anyone's if it is named, else the caller's latest.
+
+    Raises:
+        RunError: there is none.
+    """
+    try:
+        runs = list(Flow(FLOW))
     except MetaflowNotFound:
-        run = None
-    if run is None:
-        asked = f"run {run_id}" if run_id else "run"
-        sys.exit(f"There is no {asked} of {FLOW} here; start one with: python flows/train.py run")
+        runs = []
+    name = (run_id or "").removeprefix(f"{FLOW}/")
+    chosen = [run for run in runs if (run.id == name if name else read_record(run).user == me)]
+    if runs and not chosen and not name:
+        raise RunError(
+            f"You ({me}) have no run of {FLOW} here, but {read_record(runs[0]).user} has; to continue the latest: "
+            f"make resume RUN={runs[0].id}"
+        )
+    if not chosen:
+        asked = f"run {name}" if name else "run"
+        raise RunError(f"There is no {asked} of {FLOW} here; start one with: python flows/train.py run")
+    run = chosen[0]
+    # A resume that was killed at once has nothing to continue, but the run before it has.
+    while "_parameters" not in run:
+        origin = read_record(run).origin
+        run_before = next((each for each in runs if each.id == origin), None)
+        if run_before is None:
+            raise RunError(f"Run {run.id} ended before its first step; start a new one: python flows/train.py run")
+        run = run_before
     return run
 
 
-def tasks_of(run_id: str) -> list[psutil.Process]:
-    """Return the processes on this machine that execute a task of the run."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if "step" in words and "--run-id" in words and words[words.index("--run-id") + 1] == run_id:
-            found.append(process)
-    return found
+def success_of(run: Run, records: Sequence[Record]) -> str | None:
+    """Return how the run, or one that continued it, succeeded; None if none did."""
+    later = [record.run for record in records if record.run.created_at >= run.created_at]
+    done = next((each for each in later if each.successful), None)
+    if done is None:
+        return None
+    return (
+        f"Run {run.id} succeeded" if done.id == run.id else f"Run {run.id} was continued as {done.id}, which succeeded"
+    )
 
 
-def scheduler_of(task: psutil.Process) -> psutil.Process | None:
-    """Return the running scheduler that started a task, None for an orphan."""
-    parent = task.parent()
-    words = parent.cmdline() if parent else []
-    return parent if {"run", "resume"} & set(words) else None
+def take_over(run: Run, records: Sequence[Record], me: str, force: bool) -> None:
+    """End what the run, those that it continues and those that continue it left behind; show it before.
+
+    Raises:
+        RunError: one of them still works and `force` is not set, or something cannot be ended.
+    """
+    owner, minutes = read_record(run).user, int((datetime.now() - run.created_at).total_seconds() / 60)
+    print(f"Run {run.id} of {owner}, started {run.created_at:%Y-%m-%d %H:%M}, {minutes // 60} h {minutes % 60} min ago")
+    forced = f"make resume RUN={run.id} FORCE=1"
+
+    def unfinished() -> list[activity.Job]:
+        return [job for record in records for job in activity.unfinished_jobs(record)]
+
+    try:
+        jobs = unfinished()
+    except RunError as error:
+        if not force:
+            raise RunError(f"{error}; correct this, or continue without ending them: {forced}") from error
+        print(f"{error}; they may still run, and cost money.")
+        jobs = []
+    schedulers = [process for record in records if (process := record.scheduler())]
+    tasks = activity.task_processes(SCRIPT, FLOW, {record.run.id for record in records})
+    for words in [*(job.name for job in jobs), *(f"process {task.pid}" for task in tasks)]:
+        print(f"  still working: {words}", flush=True)
+
+    works = reason_to_wait(records, me, jobs, schedulers, tasks)
+    deployer = DEPLOYERS.get(run.id.partition("-")[0])
+    if deployer and (works or jobs):
+        end = f"python flows/train.py {deployer} terminate {run.id}"
+        raise RunError(f"Run {run.id} is still running ({works or jobs[0].name}); wait for it, or end it: {end}")
+    if works and not force:
+        raise RunError(
+            f"Run {run.id} is still running ({works}); wait for it, or stop it and try again. To end it and take it "
+            f"over: {forced}"
+        )
+    # First what could start the others again.
+    activity.end_processes(schedulers)
+    activity.end_jobs(jobs, unfinished)
+    activity.end_processes(tasks)
 
 
-def end_remote_tasks(run: Run, flow: list[str]) -> None:
-    """End the jobs or pods that a killed scheduler left behind: they would continue, and cost money."""
-    start = run["start"].task
-    if not start.successful:
-        return
-    backend = backends.backend_from(dict(start["compute"].data))
-    if isinstance(backend, backends.Local):
-        return
-    place = {}
-    if isinstance(backend, backends.Kubernetes) and backend.namespace:
-        place["METAFLOW_KUBERNETES_NAMESPACE"] = backend.namespace
-    command = [*flow, backend.backend, "kill", "--run-id", run.id]
-    if subprocess.run(command, env=os.environ | place).returncode:
-        print(f"Tasks of run {run.id} may still run on {backend.backend}; check there, and end them by hand.")
-
-
-def end_local_tasks(tasks: list[psutil.Process]) -> None:
-    """Interrupt the processes that a killed scheduler left behind, and kill those that do not end in 10 seconds."""
-    for task in tasks:
-        print(f"Stopping process {task.pid}, which a killed scheduler left behind; its checkpoint is kept.")
-        # A process that watches a remote job ends the job when it is interrupted; when it is killed, it cannot.
-        with suppress(psutil.NoSuchProcess):
-            task.send_signal(signal.SIGINT)
-    deadline = time.monotonic() + _SECONDS_TO_END
-    while not all(map(has_ended, tasks)):
-        time.sleep(0.1)
-        for task in tasks if time.monotonic() > deadline else []:
-            with suppress(psutil.NoSuchProcess):
-                task.kill()
-
-
-def has_ended(process: psutil.Process) -> bool:
-    """Return whether a process is gone, or is a zombie, which in a container may never be collected."""
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+def reason_to_wait(
+    records: Sequence[Record],
+    me: str,
+    jobs: Sequence[activity.Job],
+    schedulers: Sequence[Process],
+    tasks: Sequence[Process],
+) -> str | None:
+    """Return why the run may still work, None if what is left of it was left behind by the caller's own."""
+    if schedulers:
+        return f"process {schedulers[0].pid}"
+    beating = activity.heartbeats([record.run for record in records])
+    hosts = {record.run.pathspec: record.host or "a cluster" for record in records}
+    for path in beating:
+        if path in hosts:
+            return f"its scheduler on {hosts[path]} sends heartbeats"
+    if beating and not jobs and not tasks:
+        return f"{beating[0]} sends heartbeats"
+    others = {record.user for record in records} - {me}
+    if others and (jobs or tasks):
+        return f"{jobs[0].name if jobs else f'process {tasks[0].pid}'}, of {', '.join(sorted(others))}"
+    elsewhere = {record.host for record in records if record.host and not record.here}
+    if jobs and elsewhere and get_metadata().startswith("local"):
+        return f"{jobs[0].name}; whether its scheduler on {elsewhere.pop()} has ended is not known here"
+    return None
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from metaflow import Config, FlowSpec, Parameter, card, current, project, resources, retry, step
 
 from skinlib.execution.datastore import run_store
-from skinlib.execution.hooks import configured, mark_failed, name_root_user  # noqa: F401 (Argo finds mark_failed here)
+from skinlib.execution.hooks import configured, mark_failed, parser, prepare  # noqa: F401 (Argo finds mark_failed here)
 
 if TYPE_CHECKING:
     from skinlib.serving.settings import ClassifierSettings
@@ -32,8 +32,10 @@ class SkinLesionFlow(FlowSpec):
     start -> ingest -> train (one branch per trial) -> select -> evaluate -> register -> end
     """
 
-    sweep = Config("sweep", default=str(CONFIGS / "sweeps/quick.json"), help="the trials to train")
-    compute = Config("compute", default=str(CONFIGS / "compute/local.json"), help="where the GPU steps run")
+    sweep = Config("sweep", default=str(CONFIGS / "sweeps/quick.json"), parser=parser("sweep"), help="the trials")
+    compute = Config(
+        "compute", default=str(CONFIGS / "compute/local.json"), parser=parser("compute"), help="where the GPU steps run"
+    )
     data = Parameter(
         "data",
         default="sample",
@@ -59,7 +61,7 @@ class SkinLesionFlow(FlowSpec):
         config.check_run_options(**options, experiment=self.experiment, model_name=self.model_name)
         hooks.check_remote(self.compute)
         trials = sweep.trials_from(self.sweep, self.seed)
-        sweep.check_weights(trials)
+        sweep.store_weights(trials, run_store(self))
         listing.list_images(sample.locate(self.data, progress.printed("synthetic images made")))
         self.trials = {trial.key: trial.model_dump() for trial in trials}
         self.trial_keys = list(self.trials)
@@ -71,7 +73,7 @@ class SkinLesionFlow(FlowSpec):
             self.experiment,
             self.run_key,
             name=f"{current.flow_name}/{current.run_id}",
-            params={"data": self.data, **options, "trials": len(trials)},
+            params={"data": provenance.public_name(self.data), **options, "trials": len(trials)},
             tags={"metaflow_run": f"{current.flow_name}/{current.run_id}"},
             git_commit=self.git_commit,
         )
@@ -122,27 +124,30 @@ class SkinLesionFlow(FlowSpec):
         """Train one trial. A divergence is a result; a killed process continues from its last checkpoint."""
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.selection import against_shortcut
+        from skinlib.execution.provenance import public_name
         from skinlib.reporting.training_card import TrainingCard
         from skinlib.tracking.runs import TrialLog
-        from skinlib.training import checkpoint, loop, slots
+        from skinlib.training import checkpoint, loop, slots, sweep
         from skinlib.training.trial import Trial
 
         self.trial_key = self.input
         trial = Trial.model_validate(self.trials[self.trial_key])
         store, data_hash = run_store(self), self.manifest["hash"]
         packed = open_packed(store, data_hash)
+        key = checkpoint.checkpoint_key(self.run_key, self.trial_key, data_hash, self.split)
+        sizes = {f"{part}_images": len(self.split[part]) for part in ("train", "validation")}
         log = TrialLog(
             self.tracking,
             self.trial_key,
-            params={**trial.model_dump(), "seed": self.seed},
+            training_key=key,
+            params={**trial.model_dump(), "weights": public_name(trial.weights), "seed": self.seed, **sizes},
             tags={"metaflow_task": current.pathspec, "data_hash": data_hash},
             git_commit=self.git_commit,
         )
         live = TrainingCard(current.card["training"], trial)
-        key = checkpoint.checkpoint_key(self.run_key, self.trial_key, data_hash)
         with slots.take_slot() as slot:
             result = loop.train(
-                trial,
+                sweep.with_stored_weights(trial, store),
                 packed.images,
                 packed.labels,
                 self.split["train"],
@@ -168,6 +173,7 @@ class SkinLesionFlow(FlowSpec):
         """Rank the trials by validation AUROC, keep the winner's weights, and set its temperature and threshold."""
         from skinlib.evaluation import calibration, selection, threshold
         from skinlib.reporting import leaderboard_card
+        from skinlib.training.checkpoint import checkpoint_folder
 
         self.merge_artifacts(inputs, exclude=["trial_keys", "trial_key", "result", "weights"])
         results = {branch.trial_key: branch.result for branch in inputs}
@@ -191,6 +197,8 @@ class SkinLesionFlow(FlowSpec):
         histories = {key: result["history"] for key, result in results.items()}
         reason = selection.explain_choice(self.leaderboard)
         leaderboard_card.show(current.card["leaderboard"], self.leaderboard, histories, reason)
+        # Every trial's weights are artifacts now. A later `resume train` trains anew, with the code as it is then.
+        run_store(self).delete(checkpoint_folder(self.run_key))
         self.next(self.evaluate)
 
     @card(type="blank", id="test")
@@ -201,7 +209,7 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.audit import shortcut
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.assessment import assess
-        from skinlib.execution.provenance import versions
+        from skinlib.execution.provenance import public_name, versions
         from skinlib.networks.resnet import restore
         from skinlib.reporting import model_card, test_card
         from skinlib.training.trial import Trial
@@ -221,13 +229,11 @@ class SkinLesionFlow(FlowSpec):
         )
         self.test_probabilities, self.test_metrics = assessment.probabilities, assessment.metrics
         self.test_report, self.stress = assessment.report, assessment.stress
-        # Of a folder only the name: its path on this machine must not be published.
-        url = self.data if "://" in self.data else Path(self.data).name
         sizes = {part: len(index) for part, index in self.split.items()}
         trial = Trial.model_validate(self.trials[name])
         facts = model_card.ModelFacts(
             name,
-            model_card.DataFacts(url, synthetic, self.manifest, self.audit, sizes),
+            model_card.DataFacts(public_name(self.data), synthetic, self.manifest, self.audit, sizes),
             model_card.TrainingFacts(trial, len(self.trials), self.best_result, self.classifier),
             self.test_report,
             self.stress,
@@ -239,20 +245,21 @@ class SkinLesionFlow(FlowSpec):
 
     @step
     def register(self) -> None:
-        """Register the winner in MLflow; repetitions of this step create only one version per run."""
+        """Register the winner in MLflow: one version for each distinct result, however often this step runs."""
         from skinlib.evaluation.scores import flat_metrics
-        from skinlib.tracking import registry, runs
+        from skinlib.tracking import registry
 
-        metrics = self.test_metrics | flat_metrics(self.test_report)
-        runs.log_metrics(self.tracking, {f"test_{name}": value for name, value in metrics.items()})
         self.registered_model = registry.register(
             self.tracking,
-            self.model_name,
+            self.experiment,
             self.run_key,
+            self.model_name,
+            flow_run=f"{current.flow_name}/{current.run_id}",
             weights=self.weights,
             settings=self.classifier,
             data_hash=self.manifest["hash"],
             metrics=self.test_metrics,
+            figures=flat_metrics(self.test_report),
             model_card=self.model_card,
             synthetic=self.data == "sample",
         )
@@ -260,17 +267,15 @@ class SkinLesionFlow(FlowSpec):
 
     @step
     def end(self) -> None:
-        """Print the results and what to do next, and delete the checkpoints."""
+        """Print the results and what to do next."""
         from skinlib.reporting.text import run_summary
         from skinlib.tracking import runs
-        from skinlib.training.checkpoint import checkpoint_folder
 
         runs.finish_run(self.tracking)
-        run_store(self).delete(checkpoint_folder(self.run_key))
         uri = self.tracking["uri"]
         print(run_summary(self.leaderboard, self.test_report, self.registered_model, uri, self.data == "sample"))
 
 
 if __name__ == "__main__":
-    name_root_user()
+    prepare()
     SkinLesionFlow()

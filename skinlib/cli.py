@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from skinlib.config import ensure_home
 from skinlib.errors import SkinlibError
 from skinlib.progress import printed
 
@@ -149,6 +150,7 @@ def doctor(compute: Path | None, data: str | None) -> None:
 
 def main() -> None:
     """Run a command; print an error that the user can act on as its sentence, without a traceback."""
+    ensure_home()
     try:
         commands(prog_name="skinlib")
     except SkinlibError as error:

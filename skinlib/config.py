@@ -1,7 +1,12 @@
-"""Basis of all configs: unknown keys and wrong types are errors, explained in plain words."""
+"""Basis of all configs: JSON read strictly; unknown keys and wrong types are errors, explained in plain words."""
 
 import difflib
-from collections.abc import Collection
+import json
+import math
+import os
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -13,6 +18,81 @@ class Strict(BaseModel):
     """Part of a config: unknown keys, wrong types and infinite numbers are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def read_text(path: Path, name: str) -> str:
+    """Read the file of a config, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        name: What it is, for the message, such as "compute config".
+
+    Raises:
+        ConfigError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"The {name} {path} cannot be read ({error.strerror}); correct its path.") from error
+    except ValueError as error:
+        raise ConfigError(f"The {name} {path} is not UTF-8 text; save it as UTF-8.") from error
+
+
+def parse(text: str, name: str) -> dict[str, object]:
+    """Parse a config: a JSON object in which no key occurs twice.
+
+    Args:
+        text: Its JSON; a byte order mark is ignored.
+        name: What it is, for the message, such as "sweep config".
+
+    Raises:
+        ConfigError: It is something else; the message says where.
+    """
+    try:
+        config = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_without_repetition, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            f"The {name} is not valid JSON ({error.msg} in line {error.lineno}, column {error.colno}); correct it, "
+            "and write JSON as in configs, not YAML, and without comments and trailing commas."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"The {name} cannot be used ({error}); correct it.") from error
+    if not isinstance(config, dict):
+        raise ConfigError(f"The {name} is not a JSON object; see configs for examples.")
+    return config
+
+
+def _without_repetition(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
+    keys = [key for key, _ in pairs]
+    if repeated := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
+        raise ValueError(f"the key {', '.join(repeated)} occurs twice in one object")
+    return dict(pairs)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number in JSON")
+
+
+def ensure_home() -> None:
+    """Give a user whom the system does not know, as in some containers, a home: MLflow fails to import without one."""
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = os.path.join(tempfile.gettempdir(), f"skinlib-{os.getuid()}")
+
+
+def checkpoint_seconds(variables: Mapping[str, str] = os.environ) -> float:
+    """Return the least time between two checkpoints of a trial; tests set it to 0, to continue from every epoch.
+
+    Raises:
+        ConfigError: SKINLIB_CHECKPOINT_SECONDS is not a number of seconds.
+    """
+    value = variables.get("SKINLIB_CHECKPOINT_SECONDS") or "30"
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ConfigError(f"SKINLIB_CHECKPOINT_SECONDS is {value!r}; set it to a number of seconds, such as 30.")
+    return seconds
 
 
 def explain(
@@ -50,20 +130,20 @@ def _explain_one(
 
 
 def check_run_options(
-    seed: int,
-    validation_fraction: float,
-    max_rejected: float,
-    sensitivity: float,
-    experiment: str,
-    model_name: str,
+    seed: int = 0,
+    validation_fraction: float = 0.15,
+    max_rejected: float = 0.01,
+    sensitivity: float = 0.95,
+    experiment: str = "skin-lesion",
+    model_name: str = "skin-lesion",
 ) -> None:
-    """Check the options of a run.
+    """Check the options of a run that are given.
 
     Raises:
         ConfigError: An option is out of range, or MLflow would refuse a name after the training.
     """
     if not 0 <= seed < 2**32:
-        raise ConfigError(f"The seed is {seed}; give a number from 0 to 2**32 - 1.")
+        raise ConfigError(f"The seed is {seed}; give a number from 0 to {2**32 - 1}.")
     if not 0 < validation_fraction <= 0.5:
         raise ConfigError(f"The validation fraction is {validation_fraction:g}; give a number above 0 and at most 0.5.")
     if not 0 <= max_rejected < 1:

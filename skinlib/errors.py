@@ -13,6 +13,22 @@ class StorageError(SkinlibError):
     """A bucket, folder or object cannot be listed, read or written."""
 
 
+class UnreadableError(StorageError):
+    """One file or object cannot be read, for a reason of its own: others may be readable.
+
+    Attributes:
+        reason: A clause, such as "it is archived".
+    """
+
+    def __init__(self, place: str, reason: str) -> None:
+        super().__init__(place, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        place, reason = self.args
+        return f"{place} cannot be read: {reason}."
+
+
 class DataError(SkinlibError):
     """The images or their folders are not what training needs."""
 
@@ -23,3 +39,7 @@ class TrainingError(SkinlibError):
 
 class TrackingError(SkinlibError):
     """The MLflow server cannot be used."""
+
+
+class RunError(SkinlibError):
+    """A run cannot be continued, or what works on it cannot be ended."""

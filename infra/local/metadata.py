@@ -3,15 +3,21 @@
     python -m infra.local.metadata PORT FOLDER
 
 It comes from the package metaflow-local-service, without its daemon, which stops after five idle minutes and keeps
-a single state in the home folder. The routes for artifacts are replaced: the package has none for one artifact, which
-`task["name"]` requests, and returns the artifacts of all attempts, where Metaflow's service returns the latest's.
+a single state in the home folder. Some routes are replaced:
+
+- artifacts: the package has no route for one artifact, which `task["name"]` requests, and returns the artifacts of all
+  attempts, where Metaflow's service returns the latest's;
+- heartbeats: the package forgets them, and answers in a form that ends Metaflow's sender after the first.
 """
 
+import json
+import time
 from pathlib import Path
 
 import click
 import uvicorn
 from fastapi import FastAPI, HTTPException
+from metaflow.plugins.metadata_providers.local import LocalMetadataProvider
 from metaflow_local_service import server, store
 
 Artifact = dict[str, object]
@@ -41,6 +47,18 @@ def create_app(folder: Path) -> FastAPI:
             if artifact["name"] == name:
                 return artifact
         raise HTTPException(404, f"there is no artifact {name}")
+
+    @app.post("/flows/{flow}/runs/{run}/heartbeat")
+    @app.post("/flows/{flow}/runs/{run}/steps/{step}/tasks/{task}/heartbeat")
+    async def heartbeat(flow: str, run: str, step: str | None = None, task: str | None = None) -> str:
+        path = [flow, run, step, task] if task else [flow, run]
+        record = LocalMetadataProvider.get_object("task" if task else "run", "self", {}, None, *path)
+        if record is None:
+            raise HTTPException(404, "there is no such run or task")
+        record["last_heartbeat_ts"] = int(time.time())
+        directory = LocalMetadataProvider._get_metadir(*path)
+        LocalMetadataProvider._save_meta(directory, {"_self": record}, allow_overwrite=True)
+        return json.dumps({"wait_time_in_seconds": 10})  # the service returns JSON as a string
 
     app.mount("/", server.create_app(str(folder)))
     return app

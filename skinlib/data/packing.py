@@ -28,7 +28,7 @@ from skinlib.data.images import SETTINGS, SIDE, decode
 from skinlib.data.listing import Listing
 from skinlib.data.manifest import CLASSES, Manifest, split_and_label
 from skinlib.data.storage import Object, Store, map_ahead, open_store
-from skinlib.errors import DataError, StorageError
+from skinlib.errors import DataError, StorageError, UnreadableError
 from skinlib.progress import Progress, reported, silent
 
 MAX_FILE_BYTES = 100 << 20  # so that an archive left among the images does not fill the memory
@@ -69,19 +69,20 @@ def prepare(
 
     Raises:
         DataError: More than `max_rejected` of the files, or all files of a class, cannot be used.
-        StorageError: A file cannot be read, or has changed since it was listed.
+        StorageError: The store cannot be read, or a file has changed since it was listed.
     """
     record_key = f"skinlib/listings/{listing.fingerprint}.json"
     if known := _known_manifest(cache, record_key):
         _check_rejected(listing, known, max_rejected)
         return known
     with _scratch_folder(cache) as folder:
-        manifest = _pack(listing, folder / "images.npy", on_progress)
+        manifest, all_read = _pack(listing, folder / "images.npy", on_progress)
         _check_rejected(listing, manifest, max_rejected)
         if not _is_complete(cache, manifest.hash):
             _publish(cache, folder / "images.npy", manifest)
-    record = {"hash": manifest.hash, "rejected": manifest.rejected}
-    cache.write(record_key, json.dumps(record).encode())
+    if all_read:  # otherwise a later run must try again: a restored archive looks the same in a listing
+        record = {"hash": manifest.hash, "rejected": manifest.rejected}
+        cache.write(record_key, json.dumps(record).encode())
     return manifest
 
 
@@ -124,12 +125,13 @@ def _known_manifest(cache: Store, record_key: str) -> Manifest | None:
     return replace(manifest, rejected=tuple((key, reason) for key, reason in record["rejected"]))
 
 
-def _pack(listing: Listing, path: Path, on_progress: Progress) -> Manifest:
-    """Read and decode the images of a listing into a .npy file, with bounded memory."""
+def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest, bool]:
+    """Read and decode the images of a listing into a .npy file, with bounded memory; say if all could be read."""
     limit = f"it is larger than {MAX_FILE_BYTES >> 20} MB"
     rejected = [(item.key, limit) for item in listing.objects if item.size > MAX_FILE_BYTES]
     objects = [item for item in listing.objects if item.size <= MAX_FILE_BYTES]
     rows: list[tuple[str, int, int, str, str]] = []
+    all_read = True
     files = open_store(listing.url).read_many(objects)
     verified = map_ahead(_verify, files, threads=machine.workers(_DECODING_BYTES))
     with path.open("wb") as packed:
@@ -137,6 +139,7 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> Manifest:
         for item, sha256, image in reported(verified, len(objects), on_progress):
             if isinstance(image, str):
                 rejected.append((item.key, image))
+                all_read &= bool(sha256 or item.problem)
                 continue
             packed.write(image.data)
             split_name, label = split_and_label(item.key)
@@ -144,12 +147,14 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> Manifest:
         packed.seek(0)
         _write_header(packed, len(rows))
     keys, sizes, labels, splits, digests = zip(*rows, strict=True) if rows else ((),) * 5
-    return Manifest(keys, sizes, labels, splits, digests, tuple(sorted(rejected)))
+    return Manifest(keys, sizes, labels, splits, digests, tuple(sorted(rejected))), all_read
 
 
 def _verify(file: tuple[Object, bytes | StorageError]) -> tuple[Object, str, NDArray[np.uint8] | str]:
     """Return an object, its SHA-256, and its pixels or the reason why it has none."""
     item, data = file
+    if isinstance(data, UnreadableError):
+        return item, "", data.reason
     if isinstance(data, StorageError):
         raise data
     sha256 = hashlib.sha256(data).hexdigest()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from skinlib.data.listing import is_hidden
 from skinlib.data.storage import PART_BYTES, Object, map_ahead, open_store
+from skinlib.errors import StorageError
 from skinlib.progress import Progress, reported, silent
 
 
@@ -32,18 +33,28 @@ def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> Upl
     Files that exist there with the same size and MD5 are not copied again.
 
     Raises:
-        StorageError: The folder cannot be read or the URL cannot be written; files already copied stay there.
+        StorageError: The folder or one of its files cannot be read, or the URL cannot be written; if the listing of
+            the folder does not show it, files already copied stay there.
     """
     source, target = open_store(str(folder)), open_store(url, create=True)
     present = {item.key: item for item in target.list()}
     objects = [item for item in source.list() if not is_hidden(item.key)]
+    if broken := [item for item in objects if item.problem]:
+        first = "; ".join(f"{item.key}: {item.problem}" for item in broken[:3])
+        raise StorageError(
+            f"{len(broken)} of {len(objects)} files in {source.url} cannot be uploaded; "
+            f"repair or remove them, for example {first}."
+        )
 
     def copy(item: Object) -> bool:
         path, twin = Path(source.url, item.key), present.get(item.key)
         if twin and twin.size == item.size:
             etag = _md5_etag(target.local_path / item.key) if target.local_path else twin.etag
-            if etag == _md5_etag(path):
-                return False
+            try:
+                if etag == _md5_etag(path):
+                    return False
+            except OSError as error:
+                raise StorageError(f"{path} cannot be read: {error.strerror}; repair or remove it.") from error
         target.upload(item.key, path)
         return True
 

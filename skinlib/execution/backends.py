@@ -1,6 +1,5 @@
 """Where the steps that ask for a GPU run: the compute configs, typed and validated before a run starts."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,13 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
-from skinlib.config import Strict, explain
+from skinlib.config import Strict, explain, parse, read_text
 from skinlib.errors import ConfigError
 
 _SECRET = re.compile(
     r"PASSWORD|PASSWD|SECRET|CREDENTIAL|PRIVATE|API_?KEY|ACCESS_?KEY|(^|_)(PASS|PWD|TOKEN|AUTH|AUTHORIZATION)(_|$)",
     re.IGNORECASE,
 )
+_IMAGE = re.compile(r"([\w.-]+(:\d+)?/)?[a-z\d]+([._/-]+[a-z\d]+)*(:\w[\w.-]*)?(@sha256:[\da-f]{64})?", re.ASCII)
 Attributes = dict[str, str | int | dict[str, str]]  # of a Metaflow decorator
 # NVIDIA's GPU feature discovery sets the first, Karpenter the second; `node_selector` takes other labels.
 _GPU_TYPE_LABEL, _CAPACITY_LABEL = "nvidia.com/gpu.product", "karpenter.sh/capacity-type"
@@ -37,6 +37,14 @@ class _Remote(Strict):
     timeout_minutes: int = Field(24 * 60, ge=1, description="limit of one attempt")
     retries: int = Field(2, ge=0, le=4, description="after a task was killed; each continues from the last checkpoint")
     environment: dict[str, str] = Field({}, description="variables of every step, such as MLFLOW_TRACKING_URI")
+
+    @field_validator("image")
+    @classmethod
+    def _image_name(cls, image: str | None) -> str | None:
+        # Kubernetes would accept the pod and never start it.
+        if image and not _IMAGE.fullmatch(image):
+            raise ValueError(f"{image!r} is not the name of an image; write it as registry/name:tag, without https://")
+        return image
 
     @field_validator("environment")
     @classmethod
@@ -117,16 +125,18 @@ def backend_from(config: Mapping[str, object]) -> Backend:
         raise ConfigError(f"The compute config is wrong: {explain(error, known, tuple(_KINDS))}.") from error
 
 
+def image_of(backend: Batch | Kubernetes) -> str | None:
+    """Return the image of the config or of the Metaflow profile; Metaflow's own default has no torch."""
+    from metaflow.metaflow_config import BATCH_CONTAINER_IMAGE, KUBERNETES_CONTAINER_IMAGE
+
+    profile: str | None = BATCH_CONTAINER_IMAGE if isinstance(backend, Batch) else KUBERNETES_CONTAINER_IMAGE
+    return backend.image or profile
+
+
 def read(path: Path) -> dict[str, object]:
     """Read a compute config from a file.
 
     Raises:
-        ConfigError: there is no such file, or it does not hold a JSON object.
+        ConfigError: it cannot be read, or does not hold a JSON object.
     """
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"The compute config {path} cannot be read ({error}); correct its path.") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"The compute config {path} is not a JSON object; see configs/compute for examples.")
-    return config
+    return parse(read_text(path, "compute config"), f"compute config {path}")

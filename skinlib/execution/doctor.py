@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from skinlib import machine
-from skinlib.errors import SkinlibError
+from skinlib.errors import ConfigError, SkinlibError
 from skinlib.execution import backends
 
 _ECR = re.compile(r"\d+\.dkr\.ecr\.([\w-]+)\.amazonaws\.com[\w.]*/([^:@]+):(.+)")
@@ -79,13 +79,29 @@ def _checks(backend: backends.Backend, data: str | None) -> dict[str, Callable[[
         "MLflow": lambda: _mlflow(backend),
         "metadata": lambda: _metadata(backend),
     }
-    if isinstance(backend, backends.Batch):
-        checks["job queue"] = lambda: _queue(backend)
-    if isinstance(backend, backends.Kubernetes):
-        checks["namespace"] = lambda: _namespace(backend)
     if not isinstance(backend, backends.Local):
-        checks["image"] = lambda: _image(backend)
+        checks |= _place_checks(backend) | {"image": lambda: _image(backend)}
     return checks
+
+
+def _place_checks(backend: backends.Batch | backends.Kubernetes) -> dict[str, Callable[[], str]]:
+    if isinstance(backend, backends.Batch):
+        return {"job queue": lambda: _queue(backend)}
+    return {"namespace": lambda: _namespace(backend)}
+
+
+def check_place(backend: backends.Batch | backends.Kubernetes) -> None:
+    """Check that tasks can be started there; only what every user who may start one is allowed to ask.
+
+    Raises:
+        ConfigError: there is no image, or the job queue or the cluster cannot be used.
+    """
+    checks: dict[str, Callable[[], str]] = {"image": lambda: _image_name(backend)}
+    for part, check in (checks | _place_checks(backend)).items():
+        try:
+            check()
+        except _Wrong as error:
+            raise ConfigError(f"The {part} cannot be used: {error}") from error
 
 
 def _python() -> str:
@@ -233,15 +249,17 @@ def _namespace(backend: backends.Kubernetes) -> str:
     return f"{name}, pods can be listed"
 
 
+def _image_name(backend: backends.Batch | backends.Kubernetes) -> str:
+    if name := backends.image_of(backend):
+        return name
+    raise _Wrong("not set; run make image, and set `image` in the compute config or in the profile.")
+
+
 def _image(backend: backends.Batch | backends.Kubernetes) -> str:
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
-    from metaflow.metaflow_config import BATCH_CONTAINER_IMAGE, KUBERNETES_CONTAINER_IMAGE
 
-    profile = BATCH_CONTAINER_IMAGE if isinstance(backend, backends.Batch) else KUBERNETES_CONTAINER_IMAGE
-    name = backend.image or profile
-    if not name:
-        raise _Wrong("not set; run make image, and set `image` in the compute config or in the profile.")
+    name = _image_name(backend)
     in_ecr = _ECR.fullmatch(name)
     if not in_ecr:
         return f"{name}, not looked up in its registry"

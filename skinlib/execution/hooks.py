@@ -2,33 +2,65 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import pwd
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from metaflow import FlowMutator, FlowSpec, Run, get_metadata, user_step_decorator
 from metaflow._vendor import click
+from metaflow.client import filecache
 from metaflow.exception import MetaflowException
 from metaflow.user_decorators.mutable_flow import MutableFlow
 from metaflow.user_decorators.mutable_step import MutableStep
+from metaflow.util import get_username
 
+from skinlib import config
 from skinlib.errors import ConfigError, SkinlibError
-from skinlib.execution import backends, provenance
-from skinlib.execution.reachability import check_tracking
+from skinlib.execution import backends, doctor, provenance, reachability
+from skinlib.execution.record import place_of, recorded
 from skinlib.training.sweep import trials_from
 
 # Tasks and cards get configs that were checked when the run began.
 _OF_TASKS_AND_CARDS = {"step", "spin-step", "init", "batch", "kubernetes", "card"}
 _DEPLOYERS = {"argo-workflows", "step-functions"}
+_RECORDING = {"start", "train", "register", "end"}  # steps that write to MLflow
 
 
-def name_root_user() -> None:
-    """Give root a user name: Metaflow refuses to run as root, which is often the only user of a container."""
-    if hasattr(os, "getuid") and os.getuid() == 0:
-        os.environ.setdefault("USERNAME", "container")  # Metaflow reads METAFLOW_USER first.
+def prepare() -> None:
+    """Prepare what Metaflow takes from the machine: the user's name, home and cache, and files that it can read."""
+    config.ensure_home()
+    if get_username() is None:
+        os.environ["USERNAME"] = _user_name()
+    # Metaflow's cache for all users of a machine can be written only by the one who came first. The variable is for
+    # the exit hook, which is a process of its own.
+    if filecache.CLIENT_CACHE_PATH == "/tmp/metaflow_client":
+        own = os.path.join(tempfile.gettempdir(), f"metaflow_client-{os.getuid()}")
+        filecache.CLIENT_CACHE_PATH = os.environ["METAFLOW_CLIENT_CACHE_PATH"] = own
+    # Metaflow shows a traceback for a config in another encoding, and its own sentence for one that it cannot open.
+    for option, name, path in zip(sys.argv, sys.argv[1:], sys.argv[2:], strict=False):
+        if option == "--config" and os.path.isfile(path):
+            try:
+                config.read_text(Path(path), f"{name} config")
+            except ConfigError as error:
+                sys.exit(f"Error: {error}")
 
 
-@user_step_decorator
-def sentences(step_name: str, flow: FlowSpec, inputs: object = None, attributes: object = None) -> Iterator[None]:
+def _user_name() -> str:
+    """Name a user whom Metaflow does not know: it refuses root, often the only user of a container."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user-{os.getuid()}"
+    return "container" if name == "root" else name
+
+
+@contextmanager
+def _for_metaflow() -> Iterator[None]:
     """Show an error that a user can act on as its sentence; Metaflow prints tracebacks for all but its own."""
     try:
         yield
@@ -36,41 +68,92 @@ def sentences(step_name: str, flow: FlowSpec, inputs: object = None, attributes:
         raise MetaflowException(str(error)) from error
 
 
+@user_step_decorator
+def sentences(step_name: str, flow: FlowSpec, inputs: object = None, attributes: object = None) -> Iterator[None]:
+    """Show the errors of a step as sentences."""
+    with _for_metaflow():
+        yield
+
+
+def parser(name: str) -> Callable[[str], dict[str, object]]:
+    """Return the function with which Metaflow parses the config of that name."""
+
+    def parse(text: str) -> dict[str, object]:
+        with _for_metaflow():
+            return config.parse(text, f"{name} config")
+
+    return parse
+
+
 class configured(FlowMutator):
     """Checks the configs before a run exists, and adds what follows from them to the flow and its steps."""
 
     def pre_mutate(self, mutable_flow: MutableFlow) -> None:
-        """Add the exit hook, `sentences`, and the decorators of the compute config; Metaflow calls this every time."""
-        configs, subcommand = dict(mutable_flow.configs), _subcommand()
+        """Add the exit hook, the record, `sentences` and what the compute config says; Metaflow always calls this."""
+        configs, arguments = dict(mutable_flow.configs), _arguments()
+        subcommand = arguments[0] if arguments else None
         deployed = subcommand in _DEPLOYERS
-        try:
-            if subcommand not in _OF_TASKS_AND_CARDS and configs["sweep"] is not None:
-                trials_from(configs["sweep"], seed=0)
+        with _for_metaflow():
             backend, environment = _backend(configs["compute"])
+            if subcommand not in _OF_TASKS_AND_CARDS:
+                _check_words(arguments)
+                config.checkpoint_seconds(os.environ | environment)
+                trials = trials_from(configs["sweep"], seed=0) if configs["sweep"] is not None else []
+                _allow_branches(len(trials))
+                for _, parameter in mutable_flow.parameters:
+                    if parameter.name != "data":
+                        parameter.kwargs["callback"] = _checked_option
+                if deployed and "create" in arguments and "--help" not in arguments:
+                    reachability.check_deployment(str(subcommand), backend, trials)
             if deployed and isinstance(backend, backends.Kubernetes):
                 _check_namespace(backend.namespace)
-        except SkinlibError as error:
-            raise MetaflowException(str(error)) from error
         if deployed and (commit := provenance.git_commit()):
             environment |= {provenance.DEPLOYED_COMMIT: commit}
-        # A deployed flow runs only in containers, and each of them builds the flow again from the same code.
-        in_container = bool({"METAFLOW_KUBERNETES_WORKLOAD", "AWS_BATCH_JOB_ID"} & os.environ.keys())
         mutable_flow.add_decorator("exit_hook", deco_kwargs={"on_error": [_exit_hook(subcommand)]})
+        mutable_flow.add_decorator(partial(recorded, recorded), deco_kwargs={"place": place_of(backend)})
         for _, step in mutable_flow.steps:
             step.add_decorator(sentences)
             if not isinstance(backend, backends.Local):
-                _place(step, backend, environment, deployed or in_container)
+                _place(step, backend, environment, deployed or _in_container())
 
 
-def _subcommand() -> str | None:
-    """Return Metaflow's subcommand, such as `run` or `step`; None without a command line, as in the Runner API.
+def _in_container() -> bool:
+    # A deployed flow runs only in containers, and each of them builds the flow again from the same code.
+    return bool({"METAFLOW_KUBERNETES_WORKLOAD", "AWS_BATCH_JOB_ID"} & os.environ.keys())
+
+
+def _arguments() -> list[str]:
+    """Return Metaflow's subcommand, such as `run`, and the words after it; empty without a command line.
 
     A search in `sys.argv` would also find values, such as a tag's. Metaflow has no public way to ask. It keeps the
     words after its global options in `saved_args` of the click context, and reads the subcommand there itself
     (metaflow/cli.py).
     """
-    arguments = getattr(click.get_current_context(silent=True), "saved_args", None)
-    return arguments[0] if arguments else None
+    return list(getattr(click.get_current_context(silent=True), "saved_args", None) or [])
+
+
+def _check_words(arguments: list[str]) -> None:
+    if found := {"--config", "--config-value"} & set(arguments):
+        option, subcommand = found.pop(), arguments[0]
+        raise ConfigError(f"{option} must come before `{subcommand}`; write {option} NAME FILE {subcommand}.")
+    # `spin` takes a step, or a path that ends in a step or its task.
+    words = {word for argument in arguments[1:] for word in argument.split("/")}
+    if arguments[:1] == ["spin"] and (steps := words & _RECORDING):
+        raise ConfigError(
+            f"`spin {steps.pop()}` would change what MLflow has recorded of the run; spin another step, or start a run."
+        )
+
+
+def _allow_branches(number: int) -> None:
+    """Raise the default of `--max-num-splits`, Metaflow's guard against endless loops, to the size of the sweep."""
+    if (context := click.get_current_context(silent=True)) and number > 100:
+        context.default_map = {command: {"max_num_splits": number} for command in ("run", "resume")}
+
+
+def _checked_option(context: click.Context, option: click.Option, value: Any) -> Any:  # click's values are untyped
+    with _for_metaflow():
+        config.check_run_options(**{str(option.name): value})
+    return value
 
 
 def _exit_hook(subcommand: str | None) -> str:
@@ -78,14 +161,15 @@ def _exit_hook(subcommand: str | None) -> str:
     return "mark_failed" if subcommand == "argo-workflows" else f"{__name__}.mark_failed"
 
 
-def _backend(config: Mapping[str, object] | None) -> tuple[backends.Backend, dict[str, str]]:
+def _backend(settings: Mapping[str, object] | None) -> tuple[backends.Backend, dict[str, str]]:
     """Return the backend to use, and the environment variables of every step."""
     variables = {}
-    if chosen := os.environ.get("SKINLIB_COMPUTE"):
+    if chosen := os.environ.get("SKINLIB_COMPUTE", "").strip():
         # A remote task gets the content, since it does not have the file.
-        config = json.loads(chosen) if chosen.startswith("{") else backends.read(Path(chosen))
-        variables["SKINLIB_COMPUTE"] = json.dumps(config)
-    backend = backends.backend_from(config or {"backend": "local"})
+        in_variable = chosen.startswith(("{", "["))
+        settings = config.parse(chosen, "config in SKINLIB_COMPUTE") if in_variable else backends.read(Path(chosen))
+        variables["SKINLIB_COMPUTE"] = json.dumps(settings)
+    backend = backends.backend_from(settings or {"backend": "local"})
     return backend, ({} if isinstance(backend, backends.Local) else backend.environment) | variables
 
 
@@ -122,15 +206,20 @@ def _asks_for_gpu(step: MutableStep) -> bool:
     return any(keywords.get("gpu") for _, _, _, keywords in step.get_decorator_specs("resources"))
 
 
-def check_remote(config: Mapping[str, object]) -> None:
-    """Refuse an MLflow store that remote tasks cannot reach, and warn that cards would be lost.
+def check_remote(settings: Mapping[str, object]) -> None:
+    """Refuse what would stop the remote tasks of this compute config, and warn that cards would be lost.
 
     Raises:
-        ConfigError: the compute config is remote, and MLflow's store is a file or a server of this machine only.
+        ConfigError: MLflow's store is a file or a server of this machine only; or there is no image, or the job queue
+            or the cluster does not answer.
     """
-    backend, _ = _backend(config)
-    check_tracking(backend)
-    if not isinstance(backend, backends.Local) and get_metadata().startswith("local"):
+    backend, _ = _backend(settings)
+    reachability.check_tracking(backend)
+    if isinstance(backend, backends.Local):
+        return
+    if not _in_container():
+        doctor.check_place(backend)
+    if get_metadata().startswith("local"):
         print(
             "Metadata is local: the cards of remote tasks will be lost. To keep them, set METAFLOW_SERVICE_URL and "
             "METAFLOW_DEFAULT_METADATA=service.",
@@ -142,12 +231,15 @@ def mark_failed(run: Run | None) -> None:
     """Mark the run as failed in MLflow too; Metaflow calls this when a run has failed.
 
     Args:
-        run: None if Metaflow cannot read it, as in a container without a metadata service.
+        run: None if Metaflow cannot read it, as in a container without a metadata service; it may have no step yet.
     """
     from skinlib.tracking import runs
 
-    if run is None:
+    # A run that was stopped at once has no task, and one that failed in `start` has no run in MLflow.
+    start = run["start"].task if run is not None and "start" in run else None
+    if start is None or not start.successful:
         return
-    start = run["start"].task
-    if start.successful:
+    try:
         runs.mark_failed(start["tracking"].data)
+    except SkinlibError as error:
+        print(f"MLflow still shows the run as running: {error}")

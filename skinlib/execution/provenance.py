@@ -29,3 +29,8 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}+changes" if status else commit
+
+
+def public_name(place: str) -> str:
+    """Return a URL as it is, and of a path only the last name: where it is on this machine must not be published."""
+    return place if "://" in place else os.path.basename(os.path.abspath(place))

@@ -13,23 +13,29 @@ def resize(images: torch.Tensor, size: int) -> torch.Tensor:
     return scaled.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def to_tensor(images: np.ndarray, size: int, device: torch.device | str = "cpu", batch_size: int = 256) -> torch.Tensor:
+def to_tensor(
+    images: np.ndarray,
+    size: int,
+    device: torch.device | str = "cpu",
+    index: np.ndarray | None = None,
+    batch_size: int = 256,
+) -> torch.Tensor:
     """Copy packed images to a device, at the size of the network's input.
 
     Args:
-        images: uint8 (N, 224, 224, 3); may be a memory map, which is read batch by batch.
+        images: uint8 (M, 224, 224, 3); may be a memory map, which is read batch by batch.
         size: Side of the network's input in pixels.
         device: Where the result is stored.
+        index: int (N,), the images to copy; all, if it is None.
         batch_size: Number of images that are resized at once.
 
     Returns:
         uint8 (N, 3, size, size) in channels_last order.
     """
-    out = torch.empty((len(images), 3, size, size), dtype=torch.uint8, device=device).to(
-        memory_format=torch.channels_last
-    )
-    for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
+    index = np.arange(len(images)) if index is None else index
+    out = torch.empty((len(index), 3, size, size), dtype=torch.uint8, device=device, memory_format=torch.channels_last)
+    for start in range(0, len(index), batch_size):
+        batch = torch.from_numpy(np.array(images[index[start : start + batch_size]])).to(device)
         out[start : start + batch_size] = resize(batch.permute(0, 3, 1, 2), size)
     return out
 

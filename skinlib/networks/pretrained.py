@@ -1,12 +1,15 @@
 """Pretrained weights: from torchvision, or from a file whose name contains its hash."""
 
 import hashlib
+import os
 import re
+import tempfile
 from pathlib import Path
 
 import torch
 import torchvision
 
+from skinlib.data.storage import Store
 from skinlib.errors import ConfigError
 
 
@@ -60,3 +63,29 @@ def check_weights_file(weights: str) -> Path:
             "download it again from a source that you trust."
         )
     return path
+
+
+def store_weights(weights: str, store: Store) -> None:
+    """Keep a weights file in the store of the run, under its name, which contains its hash."""
+    path = check_weights_file(weights)
+    if not store.exists(key := _key(weights)):
+        store.upload(key, path)
+
+
+def fetch_weights(weights: str, store: Store) -> str:
+    """Return the value of `weights` for this machine: of a file in the store, the path of a copy of it.
+
+    A copy from S3 is kept in the directory for temporary files (TMPDIR), for all trials on a machine.
+    """
+    if weights in ("none", "imagenet") or not store.exists(key := _key(weights)):
+        return weights
+    if store.local_path:
+        return str(store.local_path / key)
+    copy = Path(tempfile.gettempdir(), f"skinlib-{os.getuid()}", Path(key).name)
+    if not copy.exists():
+        store.download(key, copy)
+    return str(copy)
+
+
+def _key(weights: str) -> str:
+    return f"skinlib/weights/{Path(weights).name}"

@@ -63,16 +63,45 @@ def connect(recorded: str | None = None, brief: bool = False) -> Iterator[Mlflow
     # MLflow takes these only from the environment. The link that it prints when a run ends shows the password.
     quiet = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
     wanted = quiet | (_BRIEF if brief else {})
-    added = {key: value for key, value in wanted.items() if key not in os.environ}
-    os.environ.update(added)
+    before = {key: os.environ.get(key) for key in ("MLFLOW_TRACKING_URI", *wanted)}
+    # Its registry makes a client of its own, whose default is a database in the working directory.
+    os.environ.update({"MLFLOW_TRACKING_URI": uri} | {key: before[key] or value for key, value in wanted.items()})
     try:
+        if database:
+            _keep_files_next_to(database)
         yield MlflowClient(tracking_uri=uri)
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
         # Without the cause, whose message may contain the password.
         raise TrackingError(_sentence(uri, error)) from None
     finally:
-        for key in added:
-            os.environ.pop(key, None)
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def files_address(uri: str) -> str | None:
+    """Return where the files of new experiments are to be kept: next to a SQLite database, else None."""
+    database = _sqlite_path(uri)
+    return (database.absolute().parent / "mlruns").as_uri() if database else None
+
+
+@contextmanager
+def storing(address: str) -> Iterator[None]:
+    """Turn the errors of an artifact store into a sentence.
+
+    Raises:
+        TrackingError: files cannot be stored there.
+    """
+    try:
+        yield
+    except Exception as error:  # Each store raises its own errors.
+        raise TrackingError(
+            f"Files cannot be stored in MLflow's artifact store {without_credentials(address)} "
+            f"({without_credentials(str(error)).strip().rstrip('.')}); give this machine write access to it, or "
+            "change the address in the server and rename the experiment in MLflow, which keeps the address."
+        ) from None
 
 
 @contextmanager
@@ -102,6 +131,11 @@ def _locate(recorded: str | None) -> str:
             "something like http://localhost:5000 or sqlite:///mlflow.db."
         )
     database = _sqlite_path(uri)
+    if database and {"%", "?"} & set(str(database.absolute())):
+        raise TrackingError(
+            f"MLflow cannot use {database.absolute()}, since it reads % and ? in its path as codes; rename "
+            "the folder, or set MLFLOW_TRACKING_URI to sqlite:////FOLDER/mlflow.db."
+        )
     return f"sqlite:///{database.absolute()}" if database else uri
 
 
@@ -127,6 +161,32 @@ def _create_database(path: Path) -> None:
             client.search_experiments(max_results=1)
     finally:
         os.close(folder)
+
+
+def _keep_files_next_to(database: Path) -> None:
+    """Correct the addresses of files in a database that was moved or copied together with its project.
+
+    MLflow records absolute ones, and would write to the folder of the old project.
+    """
+    here = files_address(f"sqlite:///{database}")
+    columns = {
+        "experiments": "artifact_location",
+        "runs": "artifact_uri",
+        "logged_models": "artifact_location",
+        "model_versions": "storage_location",
+    }
+    with closing(sqlite3.connect(database)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        if not tables.issuperset(columns):
+            return  # MLflow is about to create them, or says that they are too old.
+        # Only addresses that `files_address` gave end like this; MLflow's own and those of users are kept.
+        moved = "SELECT artifact_location FROM experiments WHERE artifact_location LIKE 'file:%/mlruns'"
+        for (old,) in connection.execute(f"{moved} AND artifact_location != ?", [here]).fetchall():
+            with connection:
+                for table, column in columns.items():
+                    below = f"WHERE substr({column} || '/', 1, {len(old) + 1}) = ?"
+                    update = f"UPDATE {table} SET {column} = ? || substr({column}, {len(old) + 1}) {below}"
+                    connection.execute(update, [here, f"{old}/"])
 
 
 def _sentence(uri: str, error: Exception) -> str:

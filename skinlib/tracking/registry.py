@@ -1,8 +1,9 @@
 """MLflow's model registry: the best network of a flow run becomes a version of the registered model."""
 
+import hashlib
+import json
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict, cast
@@ -11,10 +12,11 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import LoggedModelOutput, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import PyFuncModel
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
 from mlflow.types import ColSpec, Schema, TensorSpec
 
 import skinlib
@@ -22,12 +24,11 @@ from skinlib.errors import TrackingError
 from skinlib.evaluation.metrics import Metrics
 from skinlib.serving import classifier
 from skinlib.serving.settings import ClassifierSettings
-from skinlib.tracking.connection import connect, unless_exists, without_credentials
+from skinlib.tracking.connection import connect, storing, unless_exists, without_credentials
 from skinlib.tracking.requirements import pinned
-from skinlib.tracking.runs import RecordedRun, to_tags
+from skinlib.tracking.runs import MODEL_CARD, RecordedRun, log_metrics, open_result, to_tags
 
 CHAMPION = "champion"
-_CARD = "model_card.md"
 DESCRIPTION_LIMIT = 5000  # characters, of MLflow's column for the description of a model version
 _BLOCK = 256  # images; a multiple of the batch size of `inference.predict`, so that blocks change no digit
 # The packages that the classifier and its copy of skinlib import when they are served.
@@ -45,26 +46,35 @@ class RegisteredModel(TypedDict):
 
 def register(
     run: RecordedRun,
-    name: str,
+    experiment: str,
     run_key: str,
+    name: str,
     *,
+    flow_run: str,
     weights: Mapping[str, np.ndarray],
     settings: ClassifierSettings,
     data_hash: str,
     metrics: Metrics,
+    figures: Mapping[str, float | None],
     model_card: str,
     synthetic: bool,
 ) -> RegisteredModel:
-    """Register the best network and make it the champion; repeated calls of a flow run create only one version.
+    """Register the best network and make it the champion.
+
+    Each distinct result of a flow run and its resumed runs gets one run in MLflow and one version. Results are the same
+    if weights, settings, data, metrics and figures are, so that repeated calls create nothing.
 
     Args:
         run: the parent run, from `runs.start_run`.
+        experiment: as in `runs.start_run`.
+        run_key: as in `runs.start_run`.
         name: of the registered model; it is created if missing.
-        run_key: as in `runs.start_run`; identifies the version.
+        flow_run: names the run in MLflow if the parent run holds another result.
         weights: the network's state dict by name.
         settings: what the network is served with.
         data_hash: of the manifest.
-        metrics: on the test set; None is not recorded.
+        metrics: on the test set; None is not recorded. They are logged, and become tags of the version.
+        figures: further numbers to log, from `scores.flat_metrics`.
         model_card: from `model_card.render`. Its excerpt becomes the version's description; the whole card is stored
             with the run and with the model's files.
         synthetic: whether the data set is the generated sample.
@@ -72,29 +82,51 @@ def register(
     Raises:
         TrackingError: MLflow does not answer or refuses, or the model's files cannot be stored.
     """
+    logged = {f"test_{key}": value for key, value in {**metrics, **figures}.items()}
+    result_key = _result_key(weights, settings, data_hash, logged)
     scores = {key: f"{value:.4g}" for key, value in metrics.items() if isinstance(value, int | float)}
-    facts = {"run": run_key, "data_hash": data_hash, "synthetic": str(synthetic).lower()}
+    facts = {"run": run_key, "result": result_key, "data_hash": data_hash, "synthetic": str(synthetic).lower()}
     tags = {tag.key: tag.value for tag in to_tags(facts | {f"test.{key}": value for key, value in scores.items()})}
     with connect(run["uri"]) as client:
-        with _storing(client.get_run(run["run_id"]).info.artifact_uri):
-            client.log_text(run["run_id"], model_card, _CARD)
-        mine = client.search_model_versions(f"tags.`skinlib.run` = '{run_key}'")
-        number = next((str(found.version) for found in mine if found.name == name), None)
+        same = f"tags.`skinlib.run` = '{run_key}' and tags.`skinlib.result` = '{result_key}'"
+        mine = [version for version in client.search_model_versions(same) if version.name == name]
+        number = str(mine[0].version) if mine else None
         if number is None:
-            model_id = _log_model(client, run["run_id"], tags, weights, settings, model_card)
+            held = open_result(client, experiment, run_key, result_key, flow_run)
+            if held.info.status != "FINISHED":
+                with storing(held.info.artifact_uri):
+                    client.log_text(held.info.run_id, model_card, MODEL_CARD)
+                log_metrics(client, held, logged)
+            model_id = _log_model(client, held, tags, weights, settings, model_card)
             with unless_exists():
                 client.create_registered_model(name)
             created = client.create_model_version(
                 name,
                 f"models:/{model_id}",
-                run["run_id"],
+                held.info.run_id,
                 tags=tags,
                 description=excerpt(model_card),
                 model_id=model_id,
             )
             number = str(created.version)
+            client.set_terminated(held.info.run_id, "FINISHED")
         client.set_registered_model_alias(name, CHAMPION, number)
     return {"name": name, "version": number, "uri": f"models:/{name}/{number}", "alias": CHAMPION}
+
+
+def _result_key(
+    weights: Mapping[str, np.ndarray],
+    settings: ClassifierSettings,
+    data_hash: str,
+    figures: Mapping[str, object],
+) -> str:
+    # Without digits that depend on the number of threads.
+    rounded = {key: f"{value:.5g}" for key, value in figures.items() if isinstance(value, int | float)}
+    facts = json.dumps([data_hash, settings, rounded], sort_keys=True)
+    digest = hashlib.sha256(facts.encode())
+    for key, value in sorted(weights.items()):
+        digest.update(f"{key} {value.dtype} {value.shape}".encode() + value.tobytes())
+    return digest.hexdigest()
 
 
 def excerpt(card: str) -> str:
@@ -107,7 +139,7 @@ def excerpt(card: str) -> str:
 
 def _log_model(
     client: MlflowClient,
-    run_id: str,
+    run: Run,
     tags: dict[str, str],
     weights: Mapping[str, np.ndarray],
     settings: ClassifierSettings,
@@ -117,7 +149,7 @@ def _log_model(
 
     These are the steps of `mlflow.pyfunc.log_model`, which itself needs an active run and a global tracking URI.
     """
-    experiment_id = client.get_run(run_id).info.experiment_id
+    experiment_id, run_id = run.info.experiment_id, run.info.run_id
     # A killed task may have left a pending model, or one that is ready but has no version yet.
     for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
         if model.status == "READY":
@@ -138,25 +170,25 @@ def _log_model(
             # Small, since MLflow stores it as JSON.
             input_example=np.zeros((2, 32, 32, 3), np.uint8),
             pip_requirements=pinned(_PACKAGES),
-            mlflow_model=Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id),
+            mlflow_model=Model(run_id=run_id, model_id=model.model_id),
         )
-        (path / _CARD).write_text(model_card)
-        with _storing(model.artifact_location):
+        _remove_local_paths(path)
+        (path / MODEL_CARD).write_text(model_card)
+        with storing(model.artifact_location):
             client.log_model_artifacts(model.model_id, str(path))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return model.model_id
 
 
-@contextmanager
-def _storing(location: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # Each artifact store raises its own errors.
-        raise TrackingError(
-            f"The model's files cannot be stored at {without_credentials(location)} "
-            f"({without_credentials(str(error))}); check that this machine may write there."
-        ) from None
+def _remove_local_paths(folder: Path) -> None:
+    """Remove what MLflow records of this machine's folders in a saved model; loading needs the names only."""
+    model = Model.load(str(folder))
+    flavor = model.flavors["python_function"]
+    flavor["model_code_path"] = Path(flavor["model_code_path"]).name
+    for artifact in flavor["artifacts"].values():
+        artifact["uri"] = artifact["path"]
+    model.save(str(folder / "MLmodel"))
 
 
 @dataclass(frozen=True)
@@ -201,12 +233,19 @@ def load(model: str) -> Served:
         raise TrackingError(f"{model!r} is not the name of a registered model; write {named}.")
     with connect() as client, tempfile.TemporaryDirectory() as folder:
         try:
-            path = mlflow.artifacts.download_artifacts(model, dst_path=folder, tracking_uri=client.tracking_uri)
+            address = without_credentials(ModelsArtifactRepository.get_underlying_uri(model))  # type: ignore[no-untyped-call]
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             where = without_credentials(client.tracking_uri)
             raise TrackingError(f"MLflow at {where} has no {model}; name an existing one as {named}.") from None
+        try:
+            path = mlflow.artifacts.download_artifacts(model, dst_path=folder, tracking_uri=client.tracking_uri)
+        except Exception as error:  # Each artifact store raises its own errors.
+            raise TrackingError(
+                f"The files of {model} cannot be read from {address} ({without_credentials(str(error)).rstrip('.')}); "
+                "give this machine read access, or copy them there from where the model was registered."
+            ) from None
         try:
             loaded = mlflow.pyfunc.load_model(path)
             settings = getattr(loaded.unwrap_python_model(), "settings", None)

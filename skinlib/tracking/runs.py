@@ -1,21 +1,23 @@
 """MLflow's runs: one parent run per flow run, one child run per trial.
 
-A run is identified by the flow run's key or the trial's key, so a retried or resumed task continues the run that it
-started. All calls use `MlflowClient`: there is no active run and no global tracking URI.
+A retried or resumed task continues an unfinished run, found by the flow run's key or the training's key. A finished run
+is never written to again: other figures, as after `resume train` of a run that had succeeded, get a run of their own.
+All calls use `MlflowClient`: there is no active run and no global tracking URI.
 """
 
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict, overload
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
 from skinlib.errors import TrackingError
-from skinlib.tracking.connection import check, connect, unless_exists, without_credentials
+from skinlib.tracking.connection import check, connect, files_address, storing, unless_exists, without_credentials
 from skinlib.training.result import Epoch
 
+MODEL_CARD = "model_card.md"  # an artifact of the run that holds a result
 _PAUSE_SECONDS = 60.0
 _METRICS_PER_REQUEST = 1000  # MLflow's limit
 
@@ -47,21 +49,27 @@ def start_run(
         git_commit: of the code; None if it is not known.
 
     Raises:
-        TrackingError: MLflow does not answer or refuses; raised within seconds.
+        TrackingError: MLflow does not answer or refuses, or no file can be stored; raised within seconds.
     """
     uri = check()
     with connect() as client:
         experiment_id = _experiment_id(client, experiment)
         run_id = _open(client, experiment_id, {"skinlib.run": run_key}, name)
         client.log_batch(run_id, params=_params(params), tags=to_tags(tags, git_commit))
+    try:
+        _check_store(run_id)
+    except TrackingError:
+        with connect() as client:
+            client.delete_run(run_id)
+        raise
     return {"uri": uri, "run_id": run_id}
 
 
 class TrialLog:
     """A trial's run: sent as far as MLflow answers while the trial trains, complete when it ends.
 
-    If an earlier task of the same trial has opened the run, this one continues it. The parent is set to running too,
-    since resuming a failed flow run does not execute `start` again.
+    If an earlier task of the same training has not finished its run, this one continues it. The parent is set to
+    running too if it has failed, since resuming a failed flow run does not execute `start` again.
     """
 
     def __init__(
@@ -69,14 +77,25 @@ class TrialLog:
         parent: RecordedRun,
         trial_key: str,
         *,
+        training_key: str,
         params: Mapping[str, object],
         tags: Mapping[str, object],
         git_commit: str | None = None,
     ) -> None:
-        """Open the run if MLflow answers; arguments as in `start_run`."""
-        self._parent, self._trial_key = parent, trial_key
+        """Open the run if MLflow answers.
+
+        Args:
+            parent: from `start_run`.
+            trial_key: names the run.
+            training_key: of the trial's checkpoint, so that the run is continued where the training is.
+            params: as in `start_run`.
+            tags: as in `start_run`.
+            git_commit: as in `start_run`.
+        """
+        self._parent, self._trial_key, self._training_key = parent, trial_key, training_key
         self._params, self._tags = _params(params), to_tags(tags, git_commit)
         self._run_id: str | None = None
+        self._finished: list[Run] = []
         self._sent, self._retry_at, self._told = 0, 0.0, False
         self.send([])
 
@@ -90,7 +109,8 @@ class TrialLog:
             return
         try:
             with connect(self._parent["uri"], brief=True) as client:
-                _log_points(client, self._opened(client), _curve(history[self._sent :]))
+                if run_id := self._opened(client, is_new=bool(history)):
+                    _log_points(client, run_id, _curve(history[self._sent :]))
             self._sent = len(history)
         except Exception as error:  # Whatever it is, the training matters more than its curve.
             self._retry_at = time.monotonic() + _PAUSE_SECONDS
@@ -107,8 +127,8 @@ class TrialLog:
     ) -> None:
         """Complete the run: the whole history once more, the final metrics, the status.
 
-        It can be repeated: MLflow drops points that it already has. It waits for a server as long as MLflow's
-        settings say, by default for minutes.
+        It can be repeated: MLflow drops points that it already has, and a finished run of the same epochs stays as it
+        is. It waits for a server as long as MLflow's settings say, by default for minutes.
 
         Args:
             history: of all epochs.
@@ -120,34 +140,84 @@ class TrialLog:
             TrackingError: MLflow does not answer or refuses.
         """
         with connect(self._parent["uri"]) as client:
-            run_id = self._opened(client)
+            run_id = self._opened(client, is_new=False)
+            if run_id is None:
+                if any(run.info.end_time == _last_ms(history, run) for run in self._finished):
+                    return
+                run_id = self._opened(client, is_new=True)
             # A time that never changes: the same value logged again is then the same point.
-            time_ms = history[-1]["time_ms"] if history else _started_ms(client, run_id)
+            time_ms = _last_ms(history, client.get_run(run_id))
             _log_points(client, run_id, _curve(history) + _final(metrics, time_ms))
             client.log_batch(run_id, tags=to_tags({"status": status, "reason": reason}))
-            client.set_terminated(run_id, "FINISHED" if status == "finished" else "FAILED")
+            client.set_terminated(run_id, "FINISHED" if status == "finished" else "FAILED", time_ms)
 
-    def _opened(self, client: MlflowClient) -> str:
+    @overload
+    def _opened(self, client: MlflowClient, *, is_new: Literal[True]) -> str: ...
+
+    @overload
+    def _opened(self, client: MlflowClient, *, is_new: bool) -> str | None: ...
+
+    def _opened(self, client: MlflowClient, *, is_new: bool) -> str | None:
+        """Open the run; None if there are finished ones only, which this training may repeat unless it is new."""
         if self._run_id is None:
             parent_id = self._parent["run_id"]
             experiment_id = _reopen(client, client.get_run(parent_id)).info.experiment_id
-            identity = {"mlflow.parentRunId": parent_id, "skinlib.trial": self._trial_key}
-            run_id = _open(client, experiment_id, identity, self._trial_key)
+            identity = {"mlflow.parentRunId": parent_id, "skinlib.training": self._training_key}
+            found = _search(client, experiment_id, identity)
+            self._finished = [run for run in found if _is_finished(run)]
+            unfinished = [run for run in found if not _is_finished(run)]
+            if unfinished:
+                run_id = _reopen(client, unfinished[0]).info.run_id
+            elif self._finished and not is_new:
+                return None
+            else:
+                tags = identity | {"skinlib.trial": self._trial_key}
+                run_id = client.create_run(experiment_id, tags=tags, run_name=self._trial_key).info.run_id
             client.log_batch(run_id, params=self._params, tags=self._tags)
             self._run_id = run_id
         return self._run_id
 
 
-def log_metrics(run: RecordedRun, metrics: Mapping[str, object]) -> None:
+def open_result(client: MlflowClient, experiment: str, run_key: str, result_key: str, name: str) -> Run:
+    """Return the run that holds a result: the flow run's own, or another if that one holds another result.
+
+    Args:
+        client: from `connect`.
+        experiment: its name; it is created if missing.
+        run_key: as in `start_run`.
+        result_key: identifies the result.
+        name: of a new run, which is nested in the flow run's own.
+    """
+    experiment_id = _experiment_id(client, experiment)
+    found = _search(client, experiment_id, {"skinlib.run": run_key})
+    # A run keeps the address of its artifacts when that of the experiment has been corrected.
+    address = client.get_experiment(experiment_id).artifact_location
+    usable = [run for run in found if run.info.artifact_uri.startswith(address)]
+    same = [run for run in usable if run.data.tags.get("skinlib.result") == result_key]
+    free = [run for run in usable if "skinlib.result" not in run.data.tags and run.info.status != "FINISHED"]
+    if same or free:
+        chosen = (same or free)[-1]
+        client.set_tag(chosen.info.run_id, "skinlib.result", result_key)
+        return chosen
+    tags = {"skinlib.run": run_key, "skinlib.result": result_key, "skinlib.metaflow_run": name}
+    if not found:
+        return client.create_run(experiment_id, tags=tags, run_name=name)
+    first = found[-1]
+    created = client.create_run(experiment_id, tags=tags | {"mlflow.parentRunId": first.info.run_id}, run_name=name)
+    client.log_batch(created.info.run_id, params=_params(first.data.params))
+    return created
+
+
+def log_metrics(client: MlflowClient, run: Run, metrics: Mapping[str, object]) -> None:
     """Log final numbers to a run without None and NaN; logging the same values again changes nothing."""
-    with connect(run["uri"]) as client:
-        _log_points(client, run["run_id"], _final(metrics, _started_ms(client, run["run_id"])))
+    _log_points(client, run.info.run_id, _final(metrics, run.info.start_time))
 
 
 def finish_run(run: RecordedRun) -> None:
     """Mark a parent run as finished."""
     with connect(run["uri"]) as client:
-        client.set_terminated(run["run_id"], "FINISHED")
+        if client.get_run(run["run_id"]).info.status != "FINISHED":
+            client.set_terminated(run["run_id"], "FINISHED")
 
 
 def mark_failed(run: RecordedRun, reason: str = "the flow run failed") -> None:
@@ -168,11 +238,18 @@ def to_tags(values: Mapping[str, object], git_commit: str | None = None) -> list
     return [RunTag(key, without_credentials(str(value))) for key, value in named.items() if value is not None]
 
 
+def _check_store(run_id: str) -> None:
+    with connect(brief=True) as client:
+        address = client.get_run(run_id).info.artifact_uri
+        with storing(address):
+            client.log_text(run_id, "The run has not registered a model.\n", MODEL_CARD)
+
+
 def _experiment_id(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         with unless_exists():
-            return client.create_experiment(name)
+            return client.create_experiment(name, files_address(client.tracking_uri))
         return _experiment_id(client, name)  # another process has just created it
     if found.lifecycle_stage == "deleted":
         raise TrackingError(
@@ -183,15 +260,24 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
 
 
 def _open(client: MlflowClient, experiment_id: str, identity: dict[str, str], name: str) -> str:
-    same = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
-    found = client.search_runs([experiment_id], same, max_results=1)
-    if found:
+    if found := _search(client, experiment_id, identity):
         return _reopen(client, found[0]).info.run_id
     return client.create_run(experiment_id, tags=identity, run_name=name).info.run_id
 
 
+def _search(client: MlflowClient, experiment_id: str, identity: Mapping[str, str]) -> list[Run]:
+    """Return the runs with these tags, the latest first."""
+    same = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
+    return list(client.search_runs([experiment_id], same))
+
+
+def _is_finished(run: Run) -> bool:
+    """Return whether a trial's run is complete; `mark_failed` ends runs without a status."""
+    return run.info.status != "RUNNING" and "skinlib.status" in run.data.tags
+
+
 def _reopen(client: MlflowClient, run: Run) -> Run:
-    if run.info.status != "RUNNING":
+    if run.info.status not in ("RUNNING", "FINISHED"):
         client.update_run(run.info.run_id, status="RUNNING")
         for tag in {"skinlib.status", "skinlib.reason"} & run.data.tags.keys():
             client.delete_tag(run.info.run_id, tag)
@@ -224,5 +310,5 @@ def _log_points(client: MlflowClient, run_id: str, points: list[Metric]) -> None
         client.log_batch(run_id, metrics=points[start : start + _METRICS_PER_REQUEST])
 
 
-def _started_ms(client: MlflowClient, run_id: str) -> int:
-    return int(client.get_run(run_id).info.start_time)
+def _last_ms(history: Sequence[Epoch], run: Run) -> int:
+    return history[-1]["time_ms"] if history else int(run.info.start_time)

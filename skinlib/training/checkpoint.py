@@ -1,16 +1,20 @@
 """The state of a trial from which a killed attempt continues."""
 
+import hashlib
 import io
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
+from skinlib.config import checkpoint_seconds
 from skinlib.data.storage import Store
 from skinlib.errors import StorageError
 from skinlib.training.result import Epoch
@@ -18,8 +22,7 @@ from skinlib.training.result import Epoch
 if TYPE_CHECKING:
     import torch
 
-# Tests set it to 0, so that every epoch can be killed and continued.
-CHECKPOINT_SECONDS = float(os.environ.get("SKINLIB_CHECKPOINT_SECONDS", "30"))
+CHECKPOINT_SECONDS = checkpoint_seconds()
 _MOST_FAILURES = 3  # before the first success; a store that never worked will not work later either
 
 
@@ -126,6 +129,12 @@ def checkpoint_folder(run_key: str) -> str:
     return f"skinlib/checkpoints/{run_key}"
 
 
-def checkpoint_key(run_key: str, trial_key: str, data_hash: str) -> str:
-    """Return the key of a trial's checkpoint. It names the data, since `resume ingest` may find other images."""
-    return f"{checkpoint_folder(run_key)}/{trial_key}-{data_hash[:12]}.pt"
+def checkpoint_key(run_key: str, trial_key: str, data_hash: str, split: Mapping[str, NDArray[np.integer]]) -> str:
+    """Return the key of a trial's checkpoint.
+
+    It names the images and their split, since `resume ingest` may find other images or run other code.
+    """
+    images = hashlib.sha256(data_hash.encode())
+    for part in ("train", "validation"):
+        images.update(f"{part}: {split[part].tolist()}".encode())
+    return f"{checkpoint_folder(run_key)}/{trial_key}-{images.hexdigest()[:12]}.pt"

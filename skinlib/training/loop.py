@@ -90,9 +90,9 @@ def train(
     try:
         order, size, device = np.sort(train_index), trial.image_size, slot.device  # a memory map is read front to back
         data = _Data(
-            to_tensor(images[order], size, device),
+            to_tensor(images, size, device, order),
             torch.from_numpy(labels[order]).float().to(device),
-            to_tensor(images[validation_index], size, device),
+            to_tensor(images, size, device, validation_index),
             labels[validation_index],
         )
         training = _Training(trial, data, seed, setting)

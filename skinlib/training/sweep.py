@@ -7,9 +7,11 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from skinlib.config import Strict, explain
+from skinlib.data.storage import Store
 from skinlib.errors import ConfigError
 from skinlib.training.trial import Trial
 
+MAX_TRIALS = 1000  # each is a task; many more are a slip, such as a grid of too many values
 Settings: TypeAlias = dict[str, object]  # some hyperparameters by name, checked when they become a Trial
 Values: TypeAlias = Annotated[list[object], Field(min_length=1)]
 
@@ -50,6 +52,7 @@ class ListSweep(Strict):
 
     def settings(self, seed: int) -> list[Settings]:
         """Return what each trial sets in addition to `base`."""
+        _refuse_more_than_max_trials(len(self.trials))
         return self.trials
 
 
@@ -64,6 +67,7 @@ class GridSweep(Strict):
         """Return what each trial sets in addition to `base`."""
         from sklearn.model_selection import ParameterGrid
 
+        _refuse_more_than_max_trials(math.prod(map(len, self.space.values())))
         return list(ParameterGrid(self.space))
 
 
@@ -73,7 +77,7 @@ class RandomSweep(Strict):
     strategy: Literal["random"]
     base: Settings = Field({})
     space: dict[str, Values | _Uniform | _LogUniform] = Field(min_length=1)
-    samples: int = Field(ge=1, le=1000)
+    samples: int = Field(ge=1, le=MAX_TRIALS)
 
     @field_validator("space")
     @classmethod
@@ -99,6 +103,14 @@ class RandomSweep(Strict):
             {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in draw.items()}
             for draw in ParameterSampler(space, self.samples, random_state=seed)
         ]
+
+
+def _refuse_more_than_max_trials(number: int) -> None:
+    if number > MAX_TRIALS:
+        raise ConfigError(
+            f"The sweep config has {number:,} trials, more than {MAX_TRIALS:,}; give fewer values, or use the strategy "
+            "random with `samples`."
+        )
 
 
 _SWEEP: TypeAdapter[ListSweep | GridSweep | RandomSweep] = TypeAdapter(
@@ -135,15 +147,30 @@ def trials_from(config: Mapping[str, object], seed: int) -> list[Trial]:
     return trials
 
 
-def check_weights(trials: Sequence[Trial]) -> None:
-    """Raise ConfigError if a trial's pretrained weights cannot be loaded or belong to another architecture."""
+def store_weights(trials: Sequence[Trial], store: Store) -> None:
+    """Keep the files of pretrained weights in the store of the run, where remote tasks find them.
+
+    Raises:
+        ConfigError: A trial's weights cannot be loaded, or belong to another architecture.
+    """
     needed = {(trial.weights, trial.architecture) for trial in trials if trial.weights != "none"}
     if needed:  # torch takes seconds to import
-        from skinlib.networks.pretrained import load_pretrained
+        from skinlib.networks import pretrained
         from skinlib.networks.resnet import build
 
         for weights, architecture in needed:
-            build(architecture, load_pretrained(weights, architecture))
+            build(architecture, pretrained.load_pretrained(weights, architecture))
+            if weights != "imagenet":
+                pretrained.store_weights(weights, store)
+
+
+def with_stored_weights(trial: Trial, store: Store) -> Trial:
+    """Return a trial that reads its weights file on this machine."""
+    if trial.weights == "none":
+        return trial
+    from skinlib.networks.pretrained import fetch_weights
+
+    return trial.model_copy(update={"weights": fetch_weights(trial.weights, store)})
 
 
 def _explain(error: ValidationError) -> str:

@@ -12,7 +12,8 @@ OTHERS = {
     "No module named 'fcntl'",
     "No space left on device",
     "RUNNABLE",
-    "not valid JSON",
+    "could not be read for",
+    "Permission denied: '/tmp/metaflow_client",
     "could not determine your user name",
     "Flow(...) does not exist",
 }

@@ -114,8 +114,10 @@ def test_a_scheduler_that_was_killed_alone_leaves_branches_that_resume_stops(pla
     flow.kill()
     flow.wait()
     resume = place.start(place.resume_script, place.run_ids()[-1])
-    assert f"Stopping process {branch.pid}" in resume.stdout.readline()
-    resume.stdout.readline()
+    lines = [resume.stdout.readline() for _ in range(4)]
+    assert f"Run {place.run_ids()[-1]} of tester, started" in lines[0]
+    assert f"still working: process {branch.pid}" in lines[1]
+    assert f"Stopping process {branch.pid}" in lines[2]
     assert not branch.is_running() or branch.status() == psutil.STATUS_ZOMBIE
     os.killpg(resume.pid, signal.SIGKILL)
     resume.communicate()

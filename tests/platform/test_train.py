@@ -117,7 +117,7 @@ def test_without_a_metadata_service_a_killed_task_is_retried_and_a_killed_run_re
     before = len(platform.jobs("batch"))
     code, output = place.resume()
     assert code == 0, output
-    assert "Killing Kubernetes pod" in output
+    assert "Ending pod " in output
     assert not left_behind.is_running() or left_behind.status() == psutil.STATUS_ZOMBIE
     assert "Continuing after epoch" in output
     assert len(platform.jobs("batch")) == before + 1

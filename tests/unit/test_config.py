@@ -1,9 +1,11 @@
 """Configs: a wrong value is explained by its key, and run options out of range are refused."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError, model_validator
 
-from skinlib.config import Strict, check_run_options, explain
+from skinlib.config import Strict, check_run_options, checkpoint_seconds, explain, parse, read_text
 from skinlib.errors import ConfigError
 
 
@@ -58,3 +60,61 @@ def test_names_that_mlflow_would_refuse_are_refused(experiment: str, model_name:
 
 def test_usual_options_are_accepted() -> None:
     check_run_options(0, 0.15, 0.01, 0.95, "team/skin: first", "skin-lesion 2_b")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": 1, "b": 2, "a": 3}', "The sweep config cannot be used (the key a occurs twice in one object)"),
+        ('{"base": {"a": 1, "a": 2}}', "the key a occurs twice"),
+        ('{"trials": [{"a": 1, "a": 1}]}', "the key a occurs twice"),
+        ('{"a": 1,}', "is not valid JSON (Expecting property name enclosed in double quotes in line 1, column 9)"),
+        ('{\n"a": 1 // one\n}', "in line 2, column 8"),
+        ("backend: batch", "write JSON as in configs, not YAML"),
+        ("", "is not valid JSON (Expecting value in line 1, column 1)"),
+        ("[]", "is not a JSON object"),
+        ('{"a": NaN}', "NaN is not a number in JSON"),
+        ('{"a": -Infinity}', "-Infinity is not a number in JSON"),
+        ('{"a":' * 100_000, "recursion"),
+        ('{"a": ' + "9" * 5000 + "}", "5000 digits"),
+    ],
+)
+def test_a_config_that_is_not_one_json_object_is_refused_with_the_place(text: str, words: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(text, "sweep config")
+    assert words in str(raised.value)
+
+
+def test_equal_keys_of_different_objects_and_a_byte_order_mark_are_accepted(tmp_path: Path) -> None:
+    text = '{"a": {"a": 1}, "b": [{"a": 2}, {"a": 3}]}'
+    (tmp_path / "config.json").write_text(text, encoding="utf-8-sig")
+    assert parse(read_text(tmp_path / "config.json", "config"), "config") == parse("\ufeff" + text, "config")
+    assert parse(text, "config") == {"a": {"a": 1}, "b": [{"a": 2}, {"a": 3}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{}".encode("utf-16"), "is not UTF-8 text; save it as UTF-8"),
+        ('{"a": "\xfc"}'.encode("latin-1"), "is not UTF-8 text; save it as UTF-8"),
+        (None, r"cannot be read \(No such file or directory\); correct its path"),
+    ],
+    ids=["UTF-16", "Latin-1", "missing"],
+)
+def test_a_file_that_cannot_be_read_as_utf_8_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"The sweep config {path} {words}\.$"):
+        read_text(path, "sweep config")
+
+
+@pytest.mark.parametrize("value", ["abc", "-1", "nan", "inf", "1 s"])
+def test_seconds_that_are_no_number_are_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="set it to a number of seconds"):
+        checkpoint_seconds({"SKINLIB_CHECKPOINT_SECONDS": value})
+
+
+@pytest.mark.parametrize(("variables", "seconds"), [({}, 30), ({"SKINLIB_CHECKPOINT_SECONDS": "0.5"}, 0.5)])
+def test_seconds_are_a_number_with_a_default(variables: dict[str, str], seconds: float) -> None:
+    assert checkpoint_seconds(variables) == seconds

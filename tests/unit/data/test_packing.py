@@ -110,12 +110,29 @@ def test_a_huge_file_is_not_read(data: Store, cache: Store, monkeypatch: pytest.
 
 
 @in_both
-@pytest.mark.parametrize("change", ["replaced", "deleted"])
-def test_an_image_that_changes_after_listing_stops_the_packing(data: Store, cache: Store, change: str) -> None:
+def test_files_that_cannot_be_read_are_rejected_and_tried_again_in_the_next_run(data: Store, cache: Store) -> None:
     listing = list_images(data.url)
-    data.delete("test/benign")
-    if change == "replaced":
-        data.write("test/benign/1.png", picture(99))
+    data.delete_objects(["test/benign/1.png"])
+    [(key, reason)] = prepare(listing, cache, max_rejected=0.1).rejected
+    assert key == "test/benign/1.png"
+    assert reason.startswith("it does not exist")
+    assert not any("listings" in item.key for item in cache.list())
+
+
+def test_dangling_links_count_as_rejected_files(tmp_path: Path, data: Store, cache: Store) -> None:
+    (tmp_path / "data/test/benign/4.png").symlink_to("not fetched")
+    [(key, reason)] = prepare(list_images(data.url), cache, max_rejected=0.1).rejected
+    assert key == "test/benign/4.png"
+    assert reason.startswith("it is a link to a file that is not here")
+    assert prepare(list_images(data.url), cache, max_rejected=0.1).rejected == ((key, reason),)
+    with pytest.raises(DataError, match=r"1 of 13 files .* test/benign/4\.png: it is a link"):
+        prepare(list_images(data.url), cache)
+
+
+@in_both
+def test_an_image_that_changes_after_listing_stops_the_packing(data: Store, cache: Store) -> None:
+    listing = list_images(data.url)
+    data.write("test/benign/1.png", picture(99))
     with pytest.raises(StorageError, match=r"data/test/benign/1\.png cannot be read"):
         prepare(listing, cache)
     assert cache.list() == []

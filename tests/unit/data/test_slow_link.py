@@ -55,7 +55,7 @@ class _SlowLink:
 def slow_store(bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store on a slow link, with parts and time limits scaled down: the whole takes longer than a limit."""
     monkeypatch.setattr(storage, "PART_BYTES", 5 << 20)
-    monkeypatch.setattr(storage, "READ_TIMEOUT", timedelta(seconds=1))
+    monkeypatch.setattr(storage, "READ_TIMEOUT", timedelta(seconds=3))
     monkeypatch.setattr(storage, "WRITE_TIMEOUT", timedelta(seconds=3))
     link = _SlowLink(s3_server.endpoint_url)
     yield open_store(f"s3://{bucket}/slow", create=True, endpoint_url=link.url)

@@ -3,19 +3,21 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
 from obstore.store import S3Store
 
 from skinlib.data import storage
 from skinlib.data.storage import Store, open_store
-from skinlib.errors import StorageError
+from skinlib.errors import StorageError, UnreadableError
 from tests.servers.s3 import S3Server
 
 NAMES = [
@@ -65,6 +67,202 @@ def test_list_leaves_out_the_folder_markers_of_consoles(s3_server: S3Server, buc
     assert keys == ["train/a-b.jpg", "train/a/1.jpg"]
 
 
+def test_markers_of_folders_are_left_out_and_empty_files_are_not(s3_server: S3Server, bucket: str) -> None:
+    for key in ("data/", "data/new/", "data/a", "data/a/1.jpg", "data/a//", "data/empty.jpg"):
+        s3_server.client.put_object(Bucket=bucket, Key=key, Body=b"")
+    assert [item.key for item in open_store(f"s3://{bucket}/data").list()] == ["a/1.jpg", "empty.jpg"]
+
+
+class _Plain(BaseHTTPRequestHandler):
+    """An S3 server with the keys `keys`; requests for a key in `refused` get its status, code and message."""
+
+    keys: list[str]
+    refused: dict[str, tuple[int, str, str]]
+    headers_seen: list[dict[str, str]]
+
+    def do_GET(self) -> None:
+        self.headers_seen.append(dict(self.headers))
+        path, _, query = self.path.partition("?")
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        key = unquote(path).removeprefix("/lab").removeprefix("/")
+        status, body = 200, b"x"
+        if key in self.refused:
+            status, code, message = self.refused[key]
+            body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+        elif "list-type" in query:
+            rows = (f"<Contents><Key>{quote(key)}</Key><Size>1</Size></Contents>" for key in self.keys)
+            body = f"<ListBucketResult><EncodingType>url</EncodingType>{''.join(rows)}</ListBucketResult>".encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": len(body), "ETag": '"e"', "Last-Modified": _DATE}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_PUT = do_POST = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+_DATE = "Mon, 23 Nov 2026 12:00:00 GMT"
+
+
+@pytest.fixture
+def plain(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Plain]]:
+    """The handler of a plain server, which the AWS_* variables point at; its bucket is called "lab"."""
+    for name, value in (("keys", []), ("refused", {}), ("headers_seen", [])):
+        monkeypatch.setattr(_Plain, name, value, raising=False)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Plain) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        yield _Plain
+        server.shutdown()
+
+
+def test_odd_keys_in_a_bucket_are_listed_with_a_problem_and_the_others_are_read(plain: type[_Plain]) -> None:
+    odd = {"/lead": "/lead", "a//b": "a//b", "a/../b": "a/../b", "./x": "./x", "slash/": "slash/"}
+    odd |= {"line\nend": "line\\nend", "\x01": "\\x01", "\x7f": "\\x7f"}
+    good = ["100%", "a%20b", "a+b c", "back\\slash", "dots..", "e😀", "k" * 1018]
+    plain.keys = [f"data/{key}" for key in [*odd, *good]]
+    store = open_store("s3://lab/data")
+    read = dict(store.read_many(store.list()))
+    assert {item.key for item in read if not item.problem} == set(good)
+    assert {item.key for item in read if item.problem} == set(odd.values())
+    assert all(isinstance(data, UnreadableError if item.problem else bytes) for item, data in read.items())
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "remedy", "own"),
+    [
+        (403, "InvalidObjectState", "it is archived; restore it first", True),
+        (403, "AccessDenied", "the credentials lack the permission; ask for s3:GetObject", True),
+        (400, "KMS.DisabledException", "the key that encrypts it cannot be used", True),
+        (404, "NoSuchKey", "it does not exist", True),
+        (400, "InvalidRequest", "the server says", True),
+        (403, "RequestTimeTooSkewed", "the clock of this machine is wrong; set it", False),
+        (403, "AccountProblem", "all access to it is blocked; ask its owner", False),
+        (403, "AllAccessDisabled", "all access to it is blocked", False),
+        (403, "InvalidAccessKeyId", "the credentials are not accepted; sign in again", False),
+        (400, "ExpiredToken", "the credentials have expired", False),
+        (400, "AuthorizationHeaderMalformed", "the bucket is in another region; set AWS_DEFAULT_REGION", False),
+        (405, "MethodNotAllowed", "the server does not allow it; check that AWS_ENDPOINT_URL", False),
+        (418, "SomethingNew", "the server says SomethingNew: Its own", False),
+    ],
+)
+def test_each_code_of_the_server_has_its_remedy_and_the_words_of_the_server_are_kept(
+    plain: type[_Plain], status: int, code: str, remedy: str, own: bool
+) -> None:
+    plain.refused = {"1.jpg": (status, code, "Its own &lt;words&gt;.")}
+    with pytest.raises(StorageError, match=f"^s3://lab/1.jpg cannot be read: {remedy}") as caught:
+        open_store("s3://lab").read("1.jpg")
+    assert f"the server says {code}: Its own <words>" in str(caught.value)
+    assert isinstance(caught.value, UnreadableError) == own
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "remedy"),
+    [
+        ("AccessDenied", "Access Denied", "ask for s3:PutObject"),
+        (
+            "AccessDenied",
+            "User x is not authorized to perform: kms:GenerateDataKey on k",
+            "ask for kms:GenerateDataKey",
+        ),
+        ("QuotaExceeded", "full", "the storage is full"),
+        ("XMinioStorageFull", "full", "the storage is full"),
+        ("EntityTooLarge", "big", "it is larger than the server allows"),
+    ],
+)
+def test_a_refused_write_has_its_remedy(plain: type[_Plain], code: str, message: str, remedy: str) -> None:
+    plain.refused = {"1.jpg": (403, code, message)}
+    with pytest.raises(StorageError, match=f"s3://lab/1.jpg cannot be written: .*{remedy}.*{message}"):
+        open_store("s3://lab").write("1.jpg", b"x")
+
+
+@pytest.mark.parametrize(
+    ("variables", "absent"),
+    [
+        ({}, ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]),
+        ({"AWS_NO_SIGN_REQUEST": "YES"}, []),
+        ({"AWS_SKIP_SIGNATURE": "true"}, []),
+    ],
+)
+def test_a_public_bucket_is_read_without_a_signature(
+    plain: type[_Plain], variables: dict[str, str], absent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in absent:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    plain.keys = ["1.jpg"]
+    store = open_store("s3://lab")
+    assert [data for _, data in store.read_many(store.list())] == [b"x"]
+    assert not any("Authorization" in headers for headers in plain.headers_seen)
+    plain.refused = {"1.jpg": (403, "AccessDenied", "Access Denied")}
+    with pytest.raises(StorageError, match=r"1\.jpg cannot be read: it is not public; set AWS_PROFILE"):
+        store.read("1.jpg")
+
+
+def test_a_requester_who_pays_says_so_in_each_request(plain: type[_Plain], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
+    plain.keys = ["1.jpg"]
+    store = open_store("s3://lab")
+    assert [data for _, data in store.read_many(store.list())] == [b"x"]
+    payers = [
+        {name.lower(): value for name, value in seen.items()}["x-amz-request-payer"] for seen in plain.headers_seen
+    ]
+    assert payers == ["requester"] * 3
+
+
+def test_what_cannot_be_read_in_a_folder_is_listed_with_its_reason(tmp_path: Path) -> None:
+    root = os.fsencode(tmp_path)
+    for name in (b"line\nend", b"latin\xfc", b"photo#1", b"good.jpg"):
+        Path(os.fsdecode(root + b"/" + name)).write_bytes(b"x")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/link.jpg").symlink_to("../good.jpg")
+    (tmp_path / "deep/gone.jpg").symlink_to("../.git/annex/objects/x")
+    (tmp_path / "deep/loop").symlink_to(tmp_path)
+    (tmp_path / "deep/self").symlink_to("self")
+    os.mkfifo(tmp_path / "pipe")
+    store = open_store(str(tmp_path))
+    problems = {item.key: item.problem or "" for item in store.list()}
+    assert [key for key, problem in problems.items() if not problem] == ["deep/link.jpg", "good.jpg"]
+    for key, words in {
+        "line\\nend": "control character",
+        "latin\\udcfc": "not valid UTF-8",
+        "photo#1": "like an unfinished copy",
+        "deep/gone.jpg": "a link to a file that is not here; fetch it, for example with git annex get or dvc pull",
+        "deep/loop": "a link to a folder that contains it",
+        "deep/self": "symbolic links",
+        "pipe": "a pipe, a socket or a device",
+    }.items():
+        assert words in problems.pop(key)
+    assert len(problems) == 2
+    assert [bytes(data) for _, data in store.read_many(store.list()) if isinstance(data, bytes)] == [b"x", b"x"]
+
+
+def test_a_file_and_a_folder_without_permission_are_named() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        for name in ("a/1.jpg", "b/1.jpg"):
+            (root / name).parent.mkdir()
+            (root / name).write_bytes(b"x")
+        (root / "a/1.jpg").chmod(0)
+        (root / "b").chmod(0)
+        user = os.geteuid()
+        os.seteuid(user or 65534)  # root may read everything
+        try:
+            store = open_store(folder)
+            (_, file), (listed, _) = store.read_many(store.list())
+        finally:
+            os.seteuid(user)
+        assert isinstance(file, UnreadableError)
+        assert file.reason == "Permission denied; allow this user to read it"
+        assert (listed.key, listed.problem) == ("b/", "Permission denied; allow this user to read it")
+        (root / "b").chmod(0o755)
+
+
 def test_write_replaces(store: Store) -> None:
     store.write("k", b"old")
     store.write("k", b"new")
@@ -85,7 +283,7 @@ def test_read_refuses_an_object_that_has_changed(store: Store) -> None:
 
 
 def test_reading_a_missing_object_names_it(store: Store) -> None:
-    with pytest.raises(StorageError, match=r"root %20ü/no/such cannot be read: it does not exist\."):
+    with pytest.raises(StorageError, match=r"root %20ü/no/such cannot be read: it does not exist"):
         store.read("no/such")
 
 
@@ -152,6 +350,7 @@ def test_urls_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_urls_of_buckets_lose_a_trailing_slash(bucket: str) -> None:
     assert open_store(f"s3://{bucket}/").url == f"s3://{bucket}"
+    assert open_store(f" S3://{bucket}/\n").url == f"s3://{bucket}"
     assert open_store(f"s3://{bucket}/a/b/", create=True).url == f"s3://{bucket}/a/b"
 
 
@@ -206,6 +405,14 @@ def test_credentials_are_renewed(bucket: str, monkeypatch: pytest.MonkeyPatch) -
         ("S3//bucket/x", "is not a URL"),
         ("https:/host/x", "is not a URL"),
         ("gs://key:secret@bucket", "URLs like gs:// are not supported; give s3://bucket/prefix or a folder"),
+        ("s3a://bucket/x", "URLs like s3a:// are not supported; give s3://bucket/x or"),
+        ("arn:aws:s3:::bucket/x", "is not a URL; write s3://bucket/x, or"),
+        ("https://my.bucket.s3.eu-west-1.amazonaws.com/a%20b?X-Amz-Signature=secret", "give s3://my.bucket/a b or"),
+        ("https://s3.amazonaws.com/bucket/x", "give s3://bucket/x or"),
+        ("https://example.org/x", "give s3://bucket/prefix or"),
+        ("s3://bucket//x", "s3://bucket//x cannot be opened: its path has an empty part, . or .."),
+        ("s3://bucket/x/../y", "its path has an empty part"),
+        ("s3://bucket/x?versionId=1", "names a version, which is not supported"),
         ("file://host/x", "URLs like file:// are not supported"),
         ("s3://key:secret@bucket/x", "must have the form s3://bucket/prefix, without credentials"),
         ("s3://", "must have the form s3://bucket/prefix"),

@@ -9,6 +9,7 @@ import pytest
 from skinlib.data import storage, upload
 from skinlib.data.storage import Store, open_store
 from skinlib.data.upload import Upload, upload_folder
+from skinlib.errors import StorageError
 from tests.unit.data.conftest import in_both
 
 
@@ -43,6 +44,19 @@ def test_upload_skips_identical_files(
     source.write("same size", b"new")
     assert upload_folder(tmp_path / "source", target.url) == Upload(target.url, 1, 2, absent=())
     assert target.read("same size") == b"new"
+
+
+@in_both
+def test_upload_refuses_a_folder_with_dangling_links_before_it_copies_anything(
+    new_store: Callable[[str], Store], tmp_path: Path
+) -> None:
+    source = open_store(str(tmp_path / "source"), create=True)
+    target = new_store("target")
+    source.write("train/benign/1.jpg", b"x")
+    (tmp_path / "source/train/benign/2.jpg").symlink_to("not fetched")
+    with pytest.raises(StorageError, match=r"1 of 2 files .* cannot be uploaded; .* train/benign/2\.jpg: it is a link"):
+        upload_folder(tmp_path / "source", target.url)
+    assert target.list() == []
 
 
 @in_both

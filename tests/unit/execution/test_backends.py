@@ -67,6 +67,8 @@ def test_without_a_gpu_none_is_requested():
         ({"backend": "kubernetes", "gpu": -1}, ["gpu: ", "greater than or equal to 0", "not -1"]),
         ({"backend": "kubernetes", "retries": 5}, ["retries: ", "less than or equal to 4"]),
         ({"backend": "kubernetes", "timeout_minutes": 0}, ["timeout_minutes: "]),
+        ({"backend": "batch", "image": "https://registry/a:1"}, ["'https://registry/a:1' is not the name of an image"]),
+        ({"backend": "batch", "image": "registry/Image:1"}, ["write it as registry/name:tag"]),
         ({"backend": "kubernetes", "environment": {"A": 1}}, ["environment.A: ", "string"]),
     ],
 )
@@ -99,6 +101,20 @@ def test_a_secret_in_the_environment_is_refused_and_not_repeated(name, value):
 @pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "MLFLOW_TRACKING_URI", "AUTHOR", "COMPASS"])
 def test_a_harmless_variable_is_accepted(name):
     backends.backend_from({"backend": "batch", "environment": {name: "https://mlflow.example.org"}})
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "python",
+        "skin-lesion:1",
+        "localhost:5000/skin_lesion",
+        "123456789012.dkr.ecr.eu-central-1.amazonaws.com/skin-lesion:0a1b",
+        "ghcr.io/team/skin.lesion@sha256:" + "0" * 64,
+    ],
+)
+def test_every_usual_name_of_an_image_is_accepted(image):
+    assert backends.backend_from({"backend": "batch", "image": image}).image == image
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]"], ids=["missing", "not JSON", "not an object"])

@@ -6,12 +6,16 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from metaflow._vendor import click
+from metaflow.cli_components import run_cmds
+from metaflow.util import get_username
 
 from skinlib.execution import hooks
+from skinlib.execution.datastore import run_store
 
 ROOT = Path(__file__).resolve().parents[3]
 FLOW = ROOT / "flows" / "train.py"
@@ -87,17 +91,15 @@ def test_for_argo_every_step_is_on_the_backend_and_the_exit_hook_has_no_dot(tmp_
     assert found["on_error"] == ["mark_failed"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "subcommand"), [(["run", "--experiment", "step"], "run"), (["step", "train"], "step"), ([], None)]
-)
-def test_the_subcommand_is_the_first_word_after_metaflow_s_global_options(arguments, subcommand):
+@pytest.mark.parametrize("arguments", [["run", "--experiment", "step"], ["step", "train"], []])
+def test_the_subcommand_and_its_options_are_the_words_after_metaflow_s_global_options(arguments):
     with click.Context(click.Command("start")) as context:
         context.saved_args = arguments
-        assert hooks._subcommand() == subcommand
+        assert hooks._arguments() == arguments
 
 
 def test_without_a_command_line_there_is_no_subcommand():
-    assert hooks._subcommand() is None
+    assert hooks._arguments() == []
 
 
 def test_an_experiment_named_step_does_not_skip_the_check_of_the_sweep(tmp_path):
@@ -125,7 +127,11 @@ def test_a_config_from_the_environment_is_passed_on_to_remote_tasks(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [('{"backend": "batch", "gpus": 1}', "gpus is unknown (did you mean gpu)"), (None, "cannot be read")],
+    [
+        ('{"backend": "batch", "gpus": 1}', "gpus is unknown (did you mean gpu)"),
+        ("backend: batch", "The compute config compute.json is not valid JSON"),
+        (None, "cannot be read"),
+    ],
 )
 def test_a_wrong_compute_config_is_a_sentence_before_a_run_exists(tmp_path, content, words):
     if content:
@@ -178,23 +184,132 @@ def test_in_a_container_of_a_deployed_flow_every_step_is_on_the_backend(tmp_path
     assert [name for name, decos in steps.items() if decos["batch"].get("gpu")] == ["train"]
 
 
-def test_root_gets_a_name_that_metaflow_accepts_and_others_keep_theirs(monkeypatch):
-    monkeypatch.delenv("USERNAME", raising=False)
-    monkeypatch.setattr(os, "getuid", lambda: 1000)
-    hooks.name_root_user()
-    assert "USERNAME" not in os.environ
-    monkeypatch.setattr(os, "getuid", lambda: 0)
-    hooks.name_root_user()
-    assert os.environ["USERNAME"] == "container"
+@pytest.mark.parametrize(
+    ("uid", "variables", "name"),
+    [
+        (0, {}, "container"),
+        (0, {"USER": "root"}, "container"),
+        (4_000_000, {}, "user-4000000"),
+        (4_000_000, {"USER": "ada"}, "ada"),
+    ],
+    ids=["root", "root by name", "an ID without a name", "a name in the environment"],
+)
+def test_every_user_gets_a_name_that_metaflow_accepts_and_a_home(monkeypatch, uid, variables, name):
+    for variable in ("SUDO_USER", "USERNAME", "USER", "HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr("metaflow.metaflow_config.USER", None)
+    monkeypatch.setattr(os, "getuid", lambda: uid)
+    monkeypatch.setenv("METAFLOW_CLIENT_CACHE_PATH", "")  # so that it is restored
+    hooks.prepare()
+    assert get_username() == name
+    assert Path.home().is_absolute()
 
 
-def test_a_failed_run_that_cannot_be_read_is_no_error():
-    hooks.mark_failed(None)
+def test_users_of_one_machine_do_not_share_metaflow_s_cache(tmp_path):
+    program = (
+        "import os; from skinlib.execution.hooks import prepare; prepare();"
+        "from metaflow.client.filecache import FileCache;"
+        "print(FileCache().cache_dir, os.environ['METAFLOW_CLIENT_CACHE_PATH'])"
+    )
+    own = str(tmp_path / f"metaflow_client-{os.getuid()}")
+    assert call(tmp_path, "-c", program, TMPDIR=str(tmp_path)).stdout.split() == [own, own]
+    chosen = call(tmp_path, "-c", program, METAFLOW_CLIENT_CACHE_PATH="/elsewhere").stdout.split()
+    assert chosen == ["/elsewhere", "/elsewhere"]
+
+
+LIMIT = f"""
+import sys
+sys.path.insert(0, {str(FLOW.parent)!r})
+from metaflow.cli_components import run_cmds
+class Runtime:
+    def __init__(self, *arguments, max_num_splits, max_workers, **others):
+        print(max_num_splits, max_workers)
+        raise SystemExit
+run_cmds.NativeRuntime = Runtime
+from train import SkinLesionFlow
+SkinLesionFlow()
+"""
+
+
+@pytest.mark.parametrize(
+    ("trials", "options", "limit"), [(2, [], 100), (150, [], 150), (150, ["--max-num-splits=9"], 9)]
+)
+def test_metaflow_accepts_as_many_branches_as_the_sweep_has_trials(tmp_path, trials, options, limit):
+    space = {"epochs": list(range(1, trials + 1))}
+    (tmp_path / "sweep.json").write_text(json.dumps({"strategy": "grid", "space": space}))
+    result = call(tmp_path, "-c", LIMIT, "--config", "sweep", "sweep.json", "run", *options)
+    assert result.stdout.splitlines()[-1] == f"{limit} 16", result.stderr
+
+
+def test_on_resume_too_metaflow_accepts_as_many_branches_as_trials():
+    with click.Context(click.Command("start")) as context:
+        hooks._allow_branches(150)
+        with click.Context(run_cmds.resume, info_name="resume", parent=context) as resume:
+            assert run_cmds.resume.make_context("resume", [], parent=context).params["max_num_splits"] == 150
+            assert resume.lookup_default("max_workers") is None
+
+
+BROKEN = {
+    "a repeated key": (b'{"strategy": "list", "strategy": "grid"}', "the key strategy occurs twice in one object"),
+    "UTF-16": ('{"strategy": "list"}'.encode("utf-16"), "is not UTF-8 text; save it as UTF-8"),
+    "a list": (b"[1]", "The sweep config is not a JSON object"),
+    "YAML": (b"strategy: list", "write JSON as in configs, not YAML"),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), BROKEN.values(), ids=BROKEN)
+def test_a_file_that_is_no_config_is_a_sentence(tmp_path, content, words):
+    (tmp_path / "sweep.json").write_bytes(content)
+    result = call(tmp_path, str(FLOW), "--config", "sweep", "sweep.json", "check")
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["run", "--config", "sweep", "x"], "--config must come before `run`; write --config NAME FILE run"),
+        (["run", "--model-name", "team/skin"], "The model name 'team/skin' is not allowed in MLflow"),
+        (["argo-workflows", "trigger", "--model-name", "a:b"], "The model name 'a:b' is not allowed in MLflow"),
+        (["argo-workflows", "trigger", "--seed", "-1"], "The seed is -1; give a number from 0 to 4294967295"),
+        (["argo-workflows", "create"], "argo-workflows runs every step on kubernetes"),
+        (["spin", "train"], "`spin train` would change what MLflow has recorded"),
+        (["spin", "SkinLesionFlow/1/register/5"], "`spin register` would change what MLflow has recorded"),
+        (["step-functions", "create"], "step-functions runs every step on batch"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_a_run_or_a_deployment_exists(tmp_path, command, words):
+    result = call(tmp_path, str(FLOW), *command)
+    assert result.returncode != 0
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / ".metaflow" / "SkinLesionFlow").exists()
+
+
+def test_seconds_between_checkpoints_that_are_no_number_are_refused_before_a_run_exists(tmp_path):
+    result = call(tmp_path, str(FLOW), "run", SKINLIB_CHECKPOINT_SECONDS="abc")
+    assert result.returncode != 0
+    assert "SKINLIB_CHECKPOINT_SECONDS is 'abc'; set it to a number of seconds, such as 30." in result.stderr
+
+
+@pytest.mark.parametrize("run", [None, {}], ids=["unreadable", "ended before start"])
+def test_a_failed_run_without_a_run_in_mlflow_is_no_error(run):
+    hooks.mark_failed(run)
+
+
+def test_a_spun_step_uses_the_store_of_the_run_that_it_repeats(tmp_path):
+    original = SimpleNamespace(parent_datastore=SimpleNamespace(TYPE="local", datastore_root=str(tmp_path / "run")))
+    flow = SimpleNamespace(_datastore=SimpleNamespace(orig_datastore=original))
+    assert run_store(flow).local_path == tmp_path / "run"
 
 
 @pytest.mark.parametrize(("provider", "warned"), [("local@/somewhere", True), ("service@http://meta", False)])
 def test_a_warning_tells_that_local_metadata_loses_the_cards_of_remote_tasks(monkeypatch, capsys, provider, warned):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example.org")
     monkeypatch.setattr(hooks, "get_metadata", lambda: provider)
+    monkeypatch.setenv("METAFLOW_KUBERNETES_WORKLOAD", "1")  # in which no cluster is asked
     hooks.check_remote({"backend": "kubernetes"})
     assert ("the cards of remote tasks will be lost" in capsys.readouterr().out) == warned

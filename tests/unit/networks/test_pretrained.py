@@ -4,8 +4,9 @@ import pytest
 import torch
 import torchvision
 
+from skinlib.data.storage import open_store
 from skinlib.errors import ConfigError
-from skinlib.networks.pretrained import load_pretrained
+from skinlib.networks.pretrained import fetch_weights, load_pretrained, store_weights
 from skinlib.networks.resnet import build
 
 
@@ -59,3 +60,19 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     with pytest.raises(ConfigError, match="not a state dict of tensors"):
         load_pretrained(str(path.rename(tmp_path / f"evil-{digest}.pth")), "resnet18")
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_stored_weights_are_read_after_their_file_is_gone(weights_file, place, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    url = {"folder": str(tmp_path / "store"), "bucket": f"s3://{bucket}/run"}[place]
+    store = open_store(url, create=True)
+    path = weights_file()
+    store_weights(str(path), store)
+    path.unlink()
+    assert load_pretrained(fetch_weights(str(path), store), "resnet18") is not None
+
+
+@pytest.mark.parametrize("weights", ["none", "imagenet", "/somewhere/resnet18-f37072fd.pth"])
+def test_weights_that_are_not_stored_stay_as_they_are(weights, tmp_path):
+    assert fetch_weights(weights, open_store(str(tmp_path))) == weights

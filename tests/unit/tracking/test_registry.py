@@ -39,11 +39,16 @@ def register(run: RecordedRun, weights: dict[str, np.ndarray], **overrides: Any)
         "weights": weights,
         "settings": SETTINGS,
         "data_hash": "0123456789abcdef",
+        "flow_run": "SkinLesionFlow/2",
         "metrics": {"auroc": 0.91234, "n": 60, "sensitivity": None},
+        "figures": {"auroc_low": 0.8},
         "model_card": CARD,
         "synthetic": True,
     }
-    return registry.register(run, "skin-lesion", "key", **(arguments | overrides))
+    experiment = MlflowClient(run["uri"]).get_experiment(
+        MlflowClient(run["uri"]).get_run(run["run_id"]).info.experiment_id
+    )
+    return registry.register(run, experiment.name, "key", "skin-lesion", **(arguments | overrides))
 
 
 def test_the_model_becomes_a_champion_with_a_description(
@@ -60,6 +65,7 @@ def test_the_model_becomes_a_champion_with_a_description(
     assert found.run_id == run["run_id"]
     assert found.description == registry.excerpt(CARD)
     assert len(found.description) <= registry.DESCRIPTION_LIMIT == 5000 < len(CARD)
+    assert len(found.tags.pop("skinlib.result")) == 64
     assert found.tags == {
         "skinlib.run": "key",
         "skinlib.data_hash": "0123456789abcdef",
@@ -91,10 +97,38 @@ def test_registering_twice_creates_one_version(
     assert len(MlflowClient(mlflow_server.uri).search_model_versions("name = 'skin-lesion'")) == 1
 
 
+def test_another_result_of_the_same_flow_run_is_another_version_and_overwrites_no_figure(
+    mlflow_database: str, weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
+    client = MlflowClient(mlflow_database)
+    run = runs.start_run("results", "key", name="run", params={"seed": 0}, tags={})
+    first = register(run, weights)
+    runs.finish_run(run)
+    edited = weights | {"fc.bias": weights["fc.bias"] + 1}
+    others = [
+        register(run, edited, model_card="# Another"),
+        register(run, weights, settings=SETTINGS | {"threshold": 0.4}),
+        register(run, weights, metrics={"auroc": 0.8}),
+        register(run, weights, figures={"auroc_low": 0.7}),
+        register(run, weights, data_hash="fedcba9876543210"),
+    ]
+    assert len({version["version"] for version in [first, *others]}) == 6
+    assert register(run, edited, model_card="# Another") == others[0]
+    assert register(run, weights) == first
+
+    held = client.get_run(run["run_id"])
+    assert held.info.status == "FINISHED"
+    assert held.data.metrics == {"test_auroc": 0.91234, "test_n": 60.0, "test_auroc_low": 0.8}
+    other = client.get_run(client.get_model_version("skin-lesion", others[2]["version"]).run_id)
+    assert other.data.metrics == {"test_auroc": 0.8, "test_auroc_low": 0.8}
+    assert other.data.params == {"seed": "0"}
+    assert other.data.tags["mlflow.parentRunId"] == run["run_id"]
+
+
 def test_registering_continues_where_a_killed_task_stopped(
     tmp_path: Path, weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # MLflow keeps a database's files in the directory where a process first opened it.
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run = runs.start_run("killed", "key", name="run", params={}, tags={})

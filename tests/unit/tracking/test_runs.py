@@ -30,7 +30,8 @@ def start(run_key: str, **overrides: Any) -> RecordedRun:
 
 
 def trial_log(parent: RecordedRun, trial_key: str = "resnet10-32px") -> TrialLog:
-    return TrialLog(parent, trial_key, params={"epochs": 3}, tags={"seed": 0}, git_commit="abc")
+    key = f"{trial_key}-data.pt"
+    return TrialLog(parent, trial_key, training_key=key, params={"epochs": 3}, tags={"seed": 0}, git_commit="abc")
 
 
 def children(uri: str, parent: RecordedRun) -> dict[str, Run]:
@@ -96,12 +97,13 @@ def test_a_trial_s_run_names_its_settings(mlflow_uri: str, parent: RecordedRun) 
         "mlflow.parentRunId": parent["run_id"],
         "mlflow.source.git.commit": "abc",
         "skinlib.trial": "resnet10-32px",
+        "skinlib.training": "resnet10-32px-data.pt",
         "skinlib.seed": "0",
     }
 
 
 def test_a_retried_trial_continues_its_run(mlflow_uri: str, parent: RecordedRun) -> None:
-    trial_log(parent).finish([], {}, "diverged", "the loss is not finite")
+    trial_log(parent)
     before = children(mlflow_uri, parent)["resnet10-32px"]
     runs.mark_failed(parent)
     trial_log(parent)
@@ -114,6 +116,25 @@ def test_a_retried_trial_continues_its_run(mlflow_uri: str, parent: RecordedRun)
     assert again.info.status == "RUNNING"
     assert "skinlib.reason" not in again.data.tags
     assert MlflowClient(mlflow_uri).get_run(parent["run_id"]).info.status == "RUNNING"
+
+
+def test_a_training_that_is_repeated_after_its_end_leaves_the_finished_run_alone(
+    mlflow_uri: str, parent: RecordedRun
+) -> None:
+    trial_log(parent).finish(history(2), {"best_validation_auroc": 0.9})
+    runs.finish_run(parent)
+    (before,) = children(mlflow_uri, parent).values()
+    trial_log(parent).finish(history(2), {"best_validation_auroc": 0.9})  # from its last checkpoint
+    assert children(mlflow_uri, parent)["resnet10-32px"].to_dictionary() == before.to_dictionary()
+
+    again = trial_log(parent)
+    again.send(history(3)[2:])
+    again.finish(history(3)[2:], {"best_validation_auroc": 0.4})
+    client = MlflowClient(mlflow_uri)
+    assert client.get_run(before.info.run_id).to_dictionary() == before.to_dictionary()
+    nested = client.search_runs([before.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent['run_id']}'")
+    assert sorted(run.data.metrics["best_validation_auroc"] for run in nested) == [0.4, 0.9]
+    assert client.get_run(parent["run_id"]).info.status == "FINISHED"
 
 
 def test_a_curve_that_is_sent_twice_is_stored_once(mlflow_uri: str, parent: RecordedRun) -> None:
@@ -156,8 +177,8 @@ def test_a_long_curve_is_split_into_requests_that_mlflow_accepts(
 
 def test_final_metrics_that_are_logged_twice_are_one_point(mlflow_uri: str, parent: RecordedRun) -> None:
     for _ in range(2):
-        runs.log_metrics(parent, {"test_auroc": 0.9, "test_sensitivity": None})
-        time.sleep(0.01)
+        client = MlflowClient(mlflow_uri)
+        runs.log_metrics(client, client.get_run(parent["run_id"]), {"test_auroc": 0.9, "test_sensitivity": None})
     assert len(MlflowClient(mlflow_uri).get_metric_history(parent["run_id"], "test_auroc")) == 1
 
 

@@ -1,5 +1,6 @@
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -7,9 +8,12 @@ from skinlib.data.storage import open_store
 from skinlib.training.checkpoint import Checkpoint, checkpoint_folder, checkpoint_key
 
 
+SPLIT = {"train": np.array([0, 1]), "validation": np.array([2])}
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
-    return Checkpoint(open_store(str(tmp_path)), checkpoint_key("7-ab", "resnet10-32px-1", "0" * 64))
+    return Checkpoint(open_store(str(tmp_path)), checkpoint_key("7-ab", "resnet10-32px-1", "0" * 64, SPLIT))
 
 
 STATE = {
@@ -43,9 +47,14 @@ def test_a_checkpoint_that_runs_code_is_refused(checkpoint):
         checkpoint.load()
 
 
-def test_the_key_tells_runs_trials_and_data_apart():
+def test_the_key_tells_runs_trials_data_and_splits_apart():
+    splits = [{"train": np.array([0, 1]), "validation": np.array([v])} for v in (2, 3)]
     keys = {
-        checkpoint_key(run, trial, data * 64) for run in ("1-a", "2-b") for trial in ("t1", "t2") for data in ("0", "1")
+        checkpoint_key(run, trial, data * 64, split)
+        for run in ("1-a", "2-b")
+        for trial in ("t1", "t2")
+        for data in ("0", "1")
+        for split in splits
     }
-    assert len(keys) == 8
+    assert len(keys) == 16
     assert all(key.startswith((checkpoint_folder("1-a") + "/", checkpoint_folder("2-b") + "/")) for key in keys)

@@ -103,3 +103,16 @@ def test_a_wrong_config_is_one_sentence_that_names_the_key(config, words):
     message = str(raised.value)
     assert all(word in message for word in words), message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"strategy": "list", "trials": [{}] * 1001},
+        {"strategy": "grid", "space": {name: [1] * 100 for name in "abcdefgh"}},
+    ],
+    ids=["list", "grid"],
+)
+def test_more_trials_than_anyone_trains_are_refused_at_once(config):
+    with pytest.raises(ConfigError, match=r"The sweep config has [\d,]+ trials, more than 1,000; give fewer values"):
+        trials_from(config, seed=0)
