@@ -32,19 +32,19 @@ def test_images_reach_the_device_in_their_order(images):
 
 
 def test_chosen_images_are_read_in_batches_only(images):
-    class Recorded:
-        sizes = []
+    sizes = []
 
+    class Recorded:
         def __len__(self):
             return len(images)
 
         def __getitem__(self, index):
-            self.sizes.append(len(index))
+            sizes.append(len(index))
             return images[index]
 
     chosen = np.array([4, 0, 2])
     assert torch.equal(to_tensor(Recorded(), 64, index=chosen, batch_size=2), to_tensor(images[chosen], 64))
-    assert Recorded.sizes == [2, 1]
+    assert sizes == [2, 1]
 
 
 def test_predicting_in_batches_changes_nothing(images):

@@ -7,7 +7,6 @@ import torch
 from skinlib.data.storage import open_store
 from skinlib.training.checkpoint import Checkpoint, checkpoint_folder, checkpoint_key
 
-
 SPLIT = {"train": np.array([0, 1]), "validation": np.array([2])}
 
 
