@@ -1,17 +1,21 @@
 """Decodes image files, in the same way for training, evaluation and the served model."""
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from skinlib.data.colour import embedded_profile, to_srgb
+from skinlib.data.formats import check_format, refuse_other_formats, unidentified
 from skinlib.errors import DataError
 
 SIDE = 224
 MIN_SIDE = 32  # below this, even a doctor could not judge a lesion
 MAX_PIXELS = 100_000_000  # 300 MB decoded
-SETTINGS = f"{SIDE}-bilinear-1"  # part of cache keys: increase the last number when `decode` returns other pixels
+SETTINGS = f"{SIDE}-bilinear-2"  # part of cache keys: increase the last number when `decode` returns other pixels
 
 
 def fit(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -37,27 +41,35 @@ def fit(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def decode(data: bytes) -> NDArray[np.uint8]:
     """Decode an image file to the pixels that an image viewer shows, and `fit` it.
 
-    Grey, 16-bit, palette and CMYK images become 8-bit RGB, and EXIF rotation is applied.
+    Grey, 16-bit, palette, CMYK and Lab images become 8-bit sRGB, by their colour profile if they have one, and EXIF
+    rotation is applied.
 
     Args:
-        data: A file in any format that Pillow reads, such as JPEG, PNG, BMP, TIFF or WebP.
+        data: A file in one of `FORMATS`.
 
     Returns:
-        uint8 (224, 224, 3), RGB.
+        uint8 (224, 224, 3), sRGB.
 
     Raises:
-        DataError: The file is empty, truncated, damaged or not an image, has several frames or translucent pixels, is
-            too small or too big, or has pixels of unknown range. The message is the reason only, without the file.
+        DataError: The file is empty, truncated, damaged or not an image, is of an unsupported kind, has several frames
+            or translucent pixels, is too small or too big, or has pixels of unknown range or colour. The message is the
+            reason only, without the file.
     """
     if not data:
         raise DataError("the file is empty")
+    refuse_other_formats(data)
     try:
         with Image.open(io.BytesIO(data)) as image:
             _check(image)
+            check_format(image, data)
+            profile = embedded_profile(image, data)
             image.load()
-            return fit(np.asarray(_to_rgb(ImageOps.exif_transpose(image))))
+            opaque = _opaque(ImageOps.exif_transpose(image), getattr(image, "tag_v2", {}))
+            return fit(np.asarray(to_srgb(opaque, profile)))
     except UnidentifiedImageError:
-        raise DataError("it is not an image") from None
+        raise unidentified(data) from None
+    except Image.DecompressionBombError:
+        raise DataError(f"it is too big: at most {MAX_PIXELS // 10**6} million pixels are allowed") from None
     except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise many types on damaged bytes
@@ -76,14 +88,20 @@ def _check(image: Image.Image) -> None:
         raise DataError("it has several frames")
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to 8-bit RGB, or raise DataError if that would lose what it shows."""
-    if image.mode.startswith("I;16"):  # `convert` would clip at 255
-        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+def _opaque(image: Image.Image, tiff_tags: Mapping[int, Any]) -> Image.Image:
+    """Remove an alpha channel, or raise DataError if pixels are translucent or of unknown range."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        # Pillow neither scales 12 bits nor inverts grey whose zero is white.
+        largest = 4095 if tiff_tags.get(258) in (12, (12,)) else 65535
+        pixels = np.asarray(image).astype(np.uint32) * 65535 // largest
+        white_is_zero = tiff_tags.get(262) == 0
+        return Image.fromarray((65535 - pixels if white_is_zero else pixels).astype(np.uint16))
     if image.mode in ("I", "F"):
-        raise DataError("the range of its 32-bit pixels is unknown")
+        raise DataError("the range of its signed or 32-bit pixels is unknown")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image.convert("LA" if image.mode in ("La", "LA") else "RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
             raise DataError("it has translucent pixels")
-    return image.convert("RGB")
+    if image.mode in ("RGB", "L", "CMYK", "LAB", "1"):
+        return image
+    return image.convert("L" if image.mode == "LA" else "RGB")

@@ -103,12 +103,15 @@ def scored(tmp_path_factory):
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         registry.register(
             runs.start_run("evaluate", "key", name="run", params={}, tags={}),
-            "skin-lesion",
+            "evaluate",
             "key",
+            "skin-lesion",
+            flow_run="Flow/1",
             weights={name: value.numpy() for name, value in network.state_dict().items()},
             settings=settings,
             data_hash="0" * 64,
             metrics=metrics,
+            figures={},
             model_card="# Model card",
             synthetic=True,
         )

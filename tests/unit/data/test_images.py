@@ -1,9 +1,7 @@
 """Images: in every format, the pixels are those that a viewer shows; incomplete files are refused."""
 
-import io
 import struct
 import zlib
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,20 +13,7 @@ from PIL import Image
 from skinlib.data import images
 from skinlib.data.images import SIDE, decode, fit
 from skinlib.errors import DataError
-
-_ROW, _COLUMN = np.mgrid[:SIDE, :SIDE].astype(np.uint8)
-SCENE = np.stack([_COLUMN, _ROW, 255 - (_ROW // 2 + _COLUMN // 2)], axis=-1)  # all corners differ
-GREY = np.repeat(_ROW[..., None], 3, axis=-1)
-
-
-def encode(image: Image.Image | NDArray[Any], format: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, format, **options)
-    return file.getvalue()
-
-
-def largest_difference(left: NDArray[Any], right: NDArray[Any]) -> int:
-    return int(np.abs(left.astype(int) - right.astype(int)).max())
+from tests.unit.data.scene import GREY, ROW, SCENE, encode, largest_difference
 
 
 def png16_rgb(pixels: NDArray[np.uint16]) -> bytes:
@@ -55,12 +40,12 @@ def test_lossy_files_stay_close(format: str) -> None:
 
 
 def test_grey_becomes_three_equal_channels() -> None:
-    np.testing.assert_array_equal(decode(encode(_ROW)), GREY)
+    np.testing.assert_array_equal(decode(encode(ROW)), GREY)
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF"])
 def test_16_bit_grey_is_scaled_not_clipped(format: str) -> None:
-    np.testing.assert_array_equal(decode(encode(_ROW.astype(np.uint16) * 257, format)), GREY)
+    np.testing.assert_array_equal(decode(encode(ROW.astype(np.uint16) * 257, format)), GREY)
 
 
 def test_16_bit_colour_is_scaled_not_clipped() -> None:
@@ -68,16 +53,16 @@ def test_16_bit_colour_is_scaled_not_clipped() -> None:
 
 
 def test_black_and_white_becomes_0_and_255() -> None:
-    mask = _ROW > 100
+    mask = ROW > 100
     np.testing.assert_array_equal(decode(encode(mask)), np.where(mask[..., None], 255, 0).repeat(3, -1))
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF"])
 def test_palette_indices_become_their_colours(format: str) -> None:
-    palette = Image.fromarray(_ROW % 4, "P")
+    palette = Image.fromarray(ROW % 4, "P")
     colours = np.array([[200, 0, 0], [0, 150, 0], [0, 0, 100], [9, 99, 199]], np.uint8)
     palette.putpalette(colours.tobytes())
-    np.testing.assert_array_equal(decode(encode(palette, format)), colours[_ROW % 4])
+    np.testing.assert_array_equal(decode(encode(palette, format)), colours[ROW % 4])
 
 
 def test_a_transparent_palette_colour_without_pixels_does_no_harm() -> None:
@@ -100,7 +85,7 @@ def test_cmyk_with_black_ink_is_dark() -> None:
 
 
 def test_opaque_alpha_is_dropped() -> None:
-    np.testing.assert_array_equal(decode(encode(np.dstack([SCENE, np.full_like(_ROW, 255)]))), SCENE)
+    np.testing.assert_array_equal(decode(encode(np.dstack([SCENE, np.full_like(ROW, 255)]))), SCENE)
 
 
 @pytest.mark.parametrize(
@@ -160,9 +145,8 @@ def test_decode_gives_the_same_for_any_frame_around_the_square() -> None:
     [
         (b"", "the file is empty"),
         (b"name,label\n1,benign\n" * 50, "it is not an image"),
-        (b"%PDF-1.7 " + bytes(500), "it is not an image"),
         (encode(SCENE[:31]), "it is too small: 224x31 pixels, at least 32 per side are needed"),
-        (encode(np.dstack([SCENE, _ROW])), "it has translucent pixels"),
+        (encode(np.dstack([SCENE, ROW])), "it has translucent pixels"),
         (encode(Image.fromarray(SCENE).quantize(16), transparency=3), "it has translucent pixels"),
         (encode(SCENE, "GIF", save_all=True, append_images=[Image.fromarray(GREY)]), "it has several frames"),
         (encode(SCENE, save_all=True, append_images=[Image.fromarray(GREY)]), "it has several frames"),
@@ -170,8 +154,8 @@ def test_decode_gives_the_same_for_any_frame_around_the_square() -> None:
             encode(SCENE, "TIFF", save_all=True, append_images=[Image.fromarray(GREY)]),
             "it has several frames",
         ),
-        (encode(_ROW.astype(np.float32), "TIFF"), "the range of its 32-bit pixels is unknown"),
-        (encode(_ROW.astype(np.int32), "TIFF"), "the range of its 32-bit pixels is unknown"),
+        (encode(ROW.astype(np.float32), "TIFF"), "the range of its signed or 32-bit pixels is unknown"),
+        (encode(ROW.astype(np.int32), "TIFF"), "the range of its signed or 32-bit pixels is unknown"),
     ],
 )
 def test_what_cannot_be_decoded_correctly_is_refused(data: bytes, reason: str) -> None:
