@@ -218,7 +218,7 @@ class SkinLesionFlow(FlowSpec):
         test, name, synthetic = self.split["test"], self.best_trial["key"], self.data == "sample"
         assessment = assess(
             restore(self.classifier["architecture"], self.weights),
-            packed.images[test],
+            packed.part(test),
             self.labels[test],
             image_size=self.classifier["image_size"],
             temperature=self.classifier["temperature"],
