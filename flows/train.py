@@ -221,7 +221,7 @@ class SkinLesionFlow(FlowSpec):
         self.graph = export_graph(self.weights, self.classifier, packed.images, train, validation)
         assessment = assess(
             Graph(self.graph, threads=1),
-            packed.images[test],
+            packed.part(test),
             self.labels[test],
             colours=self.colours[test],
             groups=self.groups[test],

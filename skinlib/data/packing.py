@@ -58,6 +58,11 @@ class PackedDataset:
     images: NDArray[np.uint8]
     manifest: Manifest
 
+    def part(self, index: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Return the images of ascending indices; consecutive ones, such as those for testing, stay on disk."""
+        first, last = index[0], index[-1]
+        return self.images[first : last + 1] if last - first == len(index) - 1 else self.images[index]
+
     @property
     def labels(self) -> NDArray[np.int64]:
         """Indices into CLASSES, int64 (N,)."""

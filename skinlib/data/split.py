@@ -1,5 +1,6 @@
 """The split into training, validation and test images."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,48 +22,64 @@ class Split:
 def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: float, seed: int) -> Split:
     """Hold out part of the training images for validation: stratified by class, with whole groups.
 
-    Scikit-learn's StratifiedShuffleSplit draws the groups, each with the class of most of its images. The result does
-    not depend on the order of the images.
+    Groups are drawn in random order, and each one that fits, so that no class exceeds its share, joins the validation
+    set. So each class has the fraction that was asked for, to the image, unless the groups that are left are larger
+    than what is missing. The result does not depend on the order of the images.
 
     Args:
         manifest: The images; the test images stay the test set.
         groups: int64 (N,), equal for images of the same lesion; a group may include test images.
-        validation_fraction: Fraction of the groups of training images in each class, above 0 and at most 0.5.
+        validation_fraction: Fraction of the training images, above 0 and at most 0.5.
         seed: Selects the validation images.
 
     Raises:
         DataError: There are too few training images or groups to have both classes in both sets.
     """
-    from sklearn.model_selection import StratifiedShuffleSplit
-
     by_key = sorted(range(len(manifest.keys)), key=manifest.keys.__getitem__)
     train = np.array([index for index in by_key if manifest.splits[index] == "train"], dtype=np.int64)
-    labels = np.array(manifest.labels, dtype=np.int64)[train]
+    labels = np.array(manifest.labels, dtype=np.int64)
     # Numbered in the order of the keys, because the draw depends on the numbers.
     numbered = number_groups(groups[train])
-    n_images, n_malignant = np.bincount(numbered), np.bincount(numbered, weights=labels)
-    of_group = (2 * n_malignant > n_images).astype(np.int64)
-    needed = max(2, round(1 / validation_fraction))
-    for label, name in enumerate(CLASSES):
-        n_groups = int((of_group == label).sum())
-        if n_groups < needed:
+    sizes = np.zeros((numbered.max(initial=-1) + 1, len(CLASSES)), dtype=np.int64)  # images of each group and class
+    np.add.at(sizes, (numbered, labels[train]), 1)
+    needed = max(2, math.ceil(0.5 / validation_fraction))  # fewer would be less than half a validation image
+    for name, of_groups in zip(CLASSES, sizes.T, strict=True):
+        n_groups = np.count_nonzero(of_groups)
+        if n_groups < 2 or of_groups.sum() < needed:
             raise DataError(
                 f"train/{name} has {n_groups} distinct images, but a validation fraction of {validation_fraction:g} "
                 f"needs {needed}; add images or choose a larger fraction."
             )
-    draw = StratifiedShuffleSplit(1, test_size=validation_fraction, random_state=seed)
-    _, held_out = next(draw.split(of_group, of_group))
-    is_validation = np.isin(numbered, held_out)
-    for part, name in ((~is_validation, "training"), (is_validation, "validation")):
-        if len(np.unique(labels[part])) < len(CLASSES):
+    is_validation = _draw(sizes, validation_fraction, seed)[numbered]
+    rest, validation = np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
+    for part, name in ((rest, "training"), (validation, "validation")):
+        if len(np.unique(labels[train][part])) < len(CLASSES):
             raise DataError(
                 f"The {name} set would have only one class, because groups of look-alike images stay together; "
                 "add images or choose another validation fraction."
             )
-    rest, validation = np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
     test = [index for index, name in enumerate(manifest.splits) if name == "test"]
     parts = {"train": train[rest], "validation": train[validation], "test": np.array(test, dtype=np.int64)}
     return Split(**{name: np.sort(part) for name, part in parts.items()})
+
+
+def _draw(sizes: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Draw groups, given by their images in each class (G, 2), up to a fraction of each class; bool (G,)."""
+    missing = np.floor(fraction * sizes.sum(axis=0) + 0.5)
+    drawn = np.zeros(len(sizes), dtype=bool)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    for group in order:
+        if (sizes[group] <= missing).all():
+            drawn[group] = True
+            missing -= sizes[group]
+    # Groups that are too large may leave a gap. One more is better if it exceeds the share by less than the gap.
+    while (left := order[~drawn[order]]).size:
+        gaps = np.abs(missing - sizes[left]).sum(axis=1)
+        if gaps.min() >= np.abs(missing).sum():
+            break
+        drawn[left[gaps.argmin()]] = True
+        missing -= sizes[left[gaps.argmin()]]
+    return drawn
 
 
 def number_groups(groups: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -269,10 +269,11 @@ class _Training:
         """Return the best epoch's weights and what they predict for the validation images."""
         self.average.load_state_dict(self.best)
         epochs = len(self.history)
-        stopped = epochs < self.trial.epochs
+        ending = f"stopped early after {epochs} epochs" if epochs < self.trial.epochs else f"all {epochs} epochs"
+        whole = f", in batches of all {self.batch_size} training images" * (self.batch_size < self.trial.batch_size)
         return TrialResult(
             status="finished",
-            reason=f"stopped early after {epochs} epochs" if stopped else f"all {epochs} epochs",
+            reason=f"{ending} in {self.setting['precision']}{whole}",
             setting=self.setting,
             multiply_adds=multiply_adds,
             history=self.history,

@@ -56,7 +56,7 @@ class TrialResult:
 
     Attributes:
         status: How it ended.
-        reason: Why it ended so, in a sentence; for a finished trial, whether it stopped early.
+        reason: Why it ended so, in a sentence; for a finished trial, whether it stopped early, and its precision.
         setting: The setting of the training.
         multiply_adds: Of one image's forward pass.
         history: All epochs in order.

@@ -347,3 +347,11 @@ def test_real_images_are_the_same_data_in_a_folder_and_on_s3(
     monkeypatch.setattr(Store, "read", lambda self, key, etag=None: reads.update([self.url]) or read(self, key, etag))
     assert prepare(list_images(url), cache) == manifests[1]
     assert reads == {cache.url: 2}  # listing record and manifest
+
+
+def test_consecutive_images_stay_on_disk(data: Store, cache: Store) -> None:
+    packed = open_packed(cache, prepare(list_images(data.url), cache).hash)
+    consecutive, others = np.array([2, 3, 4]), np.array([0, 2, 3])
+    assert np.shares_memory(packed.part(consecutive), packed.images)
+    for index in (consecutive, others):
+        assert np.array_equal(packed.part(index), packed.images[index])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skinlib.data.manifest import CLASSES, Manifest
-from skinlib.data.split import split
+from skinlib.data.split import Split, split
 from skinlib.errors import DataError
 from tests.unit.data.conftest import FOLDERS
 
@@ -71,13 +71,35 @@ def test_a_split_does_not_depend_on_the_order(
     assert _held_back(shuffled, renamed, fraction, seed) == _held_back(manifest, groups, fraction, seed)
 
 
-@pytest.mark.parametrize("fraction", [0.5, 0.4, 0.3, 0.15, 0.1, 0.02])
-def test_a_split_has_the_fraction_that_was_asked_for_in_each_class(fraction: float) -> None:
+FRACTIONS = [0.5, 0.4, 0.3, 0.15, 0.1, 0.02]
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+def test_each_class_has_the_fraction_that_was_asked_for(fraction: float) -> None:
     manifest, groups = _hundred_and_fifty()
     parts = split(manifest, groups, fraction, seed=3)
-    for label, n in ((0, 100), (1, 50)):
-        validating = sum(manifest.labels[i] == label for i in parts.validation)
-        assert abs(validating - n * fraction) < 1
+    assert _validating(manifest, parts) == [100 * fraction, 50 * fraction + (0.5 if 50 * fraction % 1 else 0)]
+
+
+@pytest.mark.parametrize("fraction", FRACTIONS)
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_of_different_sizes_do_not_change_the_fraction(fraction: float, seed: int) -> None:
+    manifest, _ = _hundred_and_fifty()
+    groups = np.arange(150) // 3  # one group has both classes
+    groups[::10] = np.arange(100, 115)
+    parts = split(manifest, groups, fraction, seed)
+    for validating, n in zip(_validating(manifest, parts), (100, 50), strict=True):
+        assert abs(validating - fraction * n) <= 1.5  # half of the largest group
+
+
+def test_large_groups_of_one_size_come_as_close_as_they_can() -> None:
+    manifest, _ = _hundred_and_fifty()
+    parts = split(manifest, np.arange(150) // 10, 0.16, seed=0)  # 16 and 8 images are asked for
+    assert _validating(manifest, parts) == [20, 10]
+
+
+def _validating(manifest: Manifest, parts: Split) -> list[int]:
+    return [sum(manifest.labels[i] == label for i in parts.validation) for label in (0, 1)]
 
 
 def _hundred_and_fifty() -> tuple[Manifest, np.ndarray]:
@@ -98,14 +120,26 @@ def test_another_seed_gives_another_split() -> None:
 
 def test_a_class_with_too_few_distinct_images_cannot_be_split() -> None:
     manifest = Manifest(tuple("abcdef"), (1,) * 6, (0, 0, 0, 1, 1, 1), ("train",) * 6, ("0",) * 6)
-    with pytest.raises(DataError, match=r"train/malignant has 2 distinct images, but .* 0.33 needs 3; add"):
-        split(manifest, np.array([0, 1, 2, 3, 4, 4]), 0.33, seed=0)
+    with pytest.raises(DataError, match=r"train/benign has 3 distinct images, but .* 0.15 needs 4; add"):
+        split(manifest, np.array([0, 1, 2, 3, 4, 4]), 0.15, seed=0)
+    with pytest.raises(DataError, match=r"train/malignant has 1 distinct images, but .* 0.33 needs 2; add"):
+        split(manifest, np.array([0, 1, 2, 3, 3, 3]), 0.33, seed=0)
 
 
-def test_groups_that_mix_the_classes_can_leave_too_few_of_one() -> None:
-    sizes = {(0, 1): 4, (1, 0): 7, (2, 0): 4, (2, 1): 2}  # number of images by group and class
+def _of_groups(sizes: dict[tuple[int, int], int]) -> tuple[Manifest, np.ndarray]:
+    """A training set, given by its number of images of each group and class."""
     groups, labels = zip(*(member for member, n in sizes.items() for _ in range(n)), strict=True)
     n = len(groups)
-    manifest = Manifest(tuple(f"{i:02}" for i in range(n)), (1,) * n, labels, ("train",) * n, ("0",) * n)
-    with pytest.raises(DataError, match=r"train/malignant has 1 distinct images, but .* 0.5 needs 2; add"):
-        split(manifest, np.array(groups), 0.5, seed=0)
+    return Manifest(tuple(f"{i:02}" for i in range(n)), (1,) * n, labels, ("train",) * n, ("0",) * n), np.array(groups)
+
+
+def test_groups_with_both_classes_can_be_split() -> None:
+    manifest, groups = _of_groups({(0, 1): 4, (1, 0): 7, (2, 0): 4, (2, 1): 2})
+    parts = split(manifest, groups, 0.5, seed=0)
+    assert {manifest.labels[i] for i in parts.train} == {manifest.labels[i] for i in parts.validation} == {0, 1}
+
+
+def test_a_split_that_would_leave_a_set_with_one_class_is_refused() -> None:
+    manifest, groups = _of_groups({(n, n % 2): 11 for n in range(8)})
+    with pytest.raises(DataError, match=r"validation set would have only one class"):
+        split(manifest, groups, 0.1, seed=0)  # 4 images of each class

@@ -176,6 +176,20 @@ def test_it_stops_early_when_it_no_longer_gets_better(run):
     assert "stopped early" in result.reason
 
 
+@pytest.mark.parametrize("supported", [True, False])
+def test_the_reason_names_the_precision(run, monkeypatch, supported):
+    monkeypatch.setattr(loop, "_has_bfloat16", lambda device: supported)
+    assert (
+        run(TRIAL.model_copy(update={"epochs": 1})).reason
+        == f"all 1 epochs in {'bfloat16' if supported else 'float32'}"
+    )
+
+
+def test_the_reason_names_a_batch_that_is_smaller_than_asked_for(run):
+    reason = run(TRIAL.model_copy(update={"epochs": 1, "batch_size": 64})).reason
+    assert reason.endswith(", in batches of all 48 training images")
+
+
 def test_a_divergence_is_a_result_with_a_reason(run):
     result = run(TRIAL.model_copy(update={"optimiser": "sgd", "learning_rate": 1e30}))
     assert result.status == "diverged"
