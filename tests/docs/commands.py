@@ -95,7 +95,6 @@ COVERED = {
 NOT_RUN = {
     "docker run --publish 127.0.0.1:8080:8080 skin-lesion-serving": "needs Docker",
     "kubectl apply -f configs/serving/kubernetes.yaml": "needs a cluster; `make lint` validates the file",
-    "python -m benchmarks.serving *": "takes minutes",
     "make lock": "asks the package index for new versions, which differ from day to day",
     "python flows/train.py --branch staging argo-workflows trigger *": "needs a cluster with Argo Workflows",
 }
