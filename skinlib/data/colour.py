@@ -39,7 +39,6 @@ def embedded_profile(image: Image.Image, data: bytes) -> bytes | None:
         space = _boxed_space(data[place : place + 12]) if place > 0 else None
     elif image.format == "PNG":
         space = _png_space(image.info, data)
-    space = space or _exif_space(image.getexif())
     if space:
         raise DataError(f"its colours are {space}, but it has no colour profile; {_REMEDY}")
     return None
@@ -133,12 +132,3 @@ def _coded_space(primaries: int, transfer: int) -> str | None:
     if primaries in _PRIMARIES and transfer in _TRANSFERS:
         return None
     return f"code points {primaries} and {transfer} of H.273"
-
-
-def _exif_space(exif: Image.Exif) -> str | None:
-    """Name the colour space in EXIF data, if it is Adobe RGB, as cameras mark it."""
-    if not exif:
-        return None
-    interoperability = exif.get_ifd(0xA005).get(1, "")
-    adobe = exif.get_ifd(0x8769).get(0xA001) == 2 or str(interoperability).startswith("R03")
-    return "Adobe RGB by its EXIF data" if adobe else None

@@ -25,7 +25,8 @@ LEADERBOARD = pd.DataFrame(
         "seconds": [1.0],
     }
 )
-REGISTERED = {"name": "skin-lesion", "version": "1", "alias": "champion"}
+REGISTERED = {"name": "skin-lesion", "version": "1"}
+PROMOTION = {"alias": "champion", "reason": "There was no champion."}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def written(report=None, n_rejected=0, deviations=(0.1, -0.2, None)):
 
 
 def summary(report):
-    return text.run_summary(LEADERBOARD, report, REGISTERED, "sqlite:///m.db", False)
+    return text.run_summary(LEADERBOARD, report, REGISTERED, PROMOTION, "sqlite:///m.db", False)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,7 @@ def test_run_summary_names_the_best_trial_the_test_set_and_the_next_steps():
 
 
 def test_run_summary_says_that_the_images_are_synthetic():
-    shown = text.run_summary(LEADERBOARD, results.report(), REGISTERED, "http://mlflow", True)
+    shown = text.run_summary(LEADERBOARD, results.report(), REGISTERED, PROMOTION, "http://mlflow", True)
     assert "SYNTHETIC" in shown
     assert "SYNTHETIC" not in summary(results.report())
 

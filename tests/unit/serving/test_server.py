@@ -45,9 +45,20 @@ def registered(tmp_path_factory: pytest.TempPathFactory, graph: bytes) -> Iterat
 
         def register(key: str) -> Path:
             run = runs.start_run("serving", key, name="run", params={}, tags={})
-            facts: dict[str, Any] = {"data_hash": "0", "metrics": {"auroc": 0.9}, "model_card": "#", "synthetic": False}
-            weights = {"fc": np.ones(3, np.float32)}
-            version = registry.register(run, "skin-lesion", key, graph=graph, weights=weights, **facts)
+            facts: dict[str, Any] = {"data_hash": "0", "metrics": {"auroc": 0.9}, "figures": {}, "model_card": "#"}
+            version = registry.register(
+                run,
+                "serving",
+                key,
+                "skin-lesion",
+                flow_run="Flow/1",
+                graph=graph,
+                weights={"fc": np.ones(3, np.float32)},
+                settings=results.CLASSIFIER,
+                synthetic=False,
+                seen=np.zeros(0, np.uint64),
+                **facts,
+            )
             MlflowClient().set_registered_model_alias("skin-lesion", "champion", version["version"])
             mlflow.artifacts.download_artifacts("models:/skin-lesion@champion", dst_path=str(folder / "model"))
             return folder

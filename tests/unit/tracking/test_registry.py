@@ -223,7 +223,7 @@ def test_the_model_is_one_graph_and_one_file_of_code_without_pickle_and_password
 
 def test_the_model_names_no_folder_of_the_machine_that_registered_it(downloaded: Path) -> None:
     folders = (tempfile.gettempdir(), str(Path(registry.__file__).parents[2]))
-    described = "".join(path.read_text() for path in downloaded.iterdir() if path.is_file())
+    described = "".join(path.read_text(errors="replace") for path in downloaded.iterdir() if path.is_file())
     assert "model_code_path: classifier.py" in described
     assert not [folder for folder in folders if f"{folder}/" in described]
 
