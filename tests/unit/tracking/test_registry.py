@@ -1,8 +1,10 @@
 """The model registry: one version per flow run, and a model that loads without this repository."""
 
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from skinlib.data import images
 from skinlib.errors import TrackingError
 from skinlib.evaluation import calibration
 from skinlib.networks import inference, resnet
-from skinlib.tracking import registry, runs
+from skinlib.tracking import connection, registry, runs
 from skinlib.tracking.registry import RegisteredModel
 from skinlib.tracking.runs import RecordedRun
 from tests.servers.mlflow import MlflowServer
@@ -45,9 +47,8 @@ def register(run: RecordedRun, weights: dict[str, np.ndarray], **overrides: Any)
         "model_card": CARD,
         "synthetic": True,
     }
-    experiment = MlflowClient(run["uri"]).get_experiment(
-        MlflowClient(run["uri"]).get_run(run["run_id"]).info.experiment_id
-    )
+    with connection.connect(run["uri"]) as client:
+        experiment = client.get_experiment(client.get_run(run["run_id"]).info.experiment_id)
     return registry.register(run, experiment.name, "key", "skin-lesion", **(arguments | overrides))
 
 
@@ -105,7 +106,8 @@ def test_another_result_of_the_same_flow_run_is_another_version_and_overwrites_n
     run = runs.start_run("results", "key", name="run", params={"seed": 0}, tags={})
     first = register(run, weights)
     runs.finish_run(run)
-    edited = weights | {"fc.bias": weights["fc.bias"] + 1}
+    name = next(iter(weights))
+    edited = weights | {name: weights[name] + 1}
     others = [
         register(run, edited, model_card="# Another"),
         register(run, weights, settings=SETTINGS | {"threshold": 0.4}),
@@ -151,6 +153,41 @@ def test_registering_continues_where_a_killed_task_stopped(
     assert str(client.get_model_version_by_alias("skin-lesion", "champion").version) == version
 
 
+@pytest.mark.parametrize("old_project_stays", [True, False])
+def test_a_copied_or_moved_project_keeps_its_files_to_itself(
+    old_project_stays: bool, tmp_path: Path, weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    old, new = tmp_path / "old", tmp_path / "nëw project"
+    old.mkdir()
+    monkeypatch.chdir(old)
+    run = runs.start_run("moved", "key", name="run", params={}, tags={})
+    register(run, weights)
+    before = sorted(old.rglob("*"))
+    shutil.copytree(old, new)
+    if not old_project_stays:
+        shutil.rmtree(old)
+    monkeypatch.chdir(new)
+    register(run, weights, data_hash="fedcba9876543210")
+
+    assert registry.load("models:/skin-lesion/1").settings == SETTINGS
+    assert registry.load("models:/skin-lesion/2").settings == SETTINGS
+    assert sorted(old.rglob("*")) == (before if old_project_stays else [])
+    assert sorted(path.name for path in new.iterdir()) == ["mlflow.db", "mlruns"]
+    assert {path.name for path in tmp_path.iterdir()} <= {"old", "nëw project"}
+
+
+def test_files_of_a_model_that_are_missing_are_named_with_their_place(
+    tmp_path: Path, weights: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    register(runs.start_run("lost", "key", name="run", params={}, tags={}), weights)
+    shutil.rmtree(tmp_path / "mlruns")
+    with pytest.raises(TrackingError, match=r"The files of models:/skin-lesion/1 cannot be read from file:///.*mlruns"):
+        registry.load("models:/skin-lesion/1")
+
+
 @pytest.fixture(scope="module")
 def downloaded(
     mlflow_server: MlflowServer,
@@ -174,6 +211,13 @@ def test_the_model_contains_no_pickle_and_no_password(downloaded: Path) -> None:
     }
     assert not [path for path in files if path.suffix in (".pkl", ".pickle", ".pt", ".pyc")]
     assert not [path for path in files if b"s3cret" in path.read_bytes()]
+
+
+def test_the_model_names_no_folder_of_the_machine_that_registered_it(downloaded: Path) -> None:
+    folders = (tempfile.gettempdir(), str(Path(registry.__file__).parents[2]))
+    described = "".join(path.read_text() for path in downloaded.iterdir() if path.is_file())
+    assert "model_code_path: classifier.py" in described
+    assert not [folder for folder in folders if f"{folder}/" in described]
 
 
 def test_the_model_pins_what_serving_needs_and_no_package_of_the_flow(downloaded: Path) -> None:

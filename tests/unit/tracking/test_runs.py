@@ -248,6 +248,36 @@ def test_a_task_without_a_tracking_uri_uses_the_recorded_one(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("address", ["file:///proc/nowhere", "s3://bucket/mlflow"])
+def test_an_artifact_store_that_cannot_be_written_is_found_at_the_start_and_leaves_no_run(
+    address: str, mlflow_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    client = MlflowClient(mlflow_database)
+    experiment = client.create_experiment(address, address)
+    with pytest.raises(TrackingError, match=f"cannot be stored in MLflow's artifact store {address}"):
+        runs.start_run(address, "key", name="run", params={}, tags={})
+    assert client.search_runs([experiment]) == []
+
+
+def test_a_result_goes_to_the_new_address_of_the_artifacts(
+    mlflow_database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
+    client = MlflowClient(mlflow_database)
+    broken = client.create_experiment("repaired", (tmp_path / "old").as_uri())
+    run = runs.start_run("repaired", "key", name="run", params={"seed": 0}, tags={})
+    client.rename_experiment(broken, "repaired, old address")
+    client.create_experiment("repaired", (tmp_path / "new").as_uri())
+    held = runs.open_result(client, "repaired", "key", "result", "resumed")
+    assert held.info.artifact_uri.startswith((tmp_path / "new").as_uri())
+    assert held.info.run_id != run["run_id"]
+
+
 def test_a_deleted_experiment_is_named(mlflow_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_database)
     start("before")
