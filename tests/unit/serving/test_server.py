@@ -132,28 +132,21 @@ def test_make_serve_answers_the_documented_curl_and_a_new_champion_is_served_aft
     assert page in (ROOT / "README.md").read_text()
     expected = classifier.Graph(graph).score(results.photographs(1)).probability[0]
     ready, port = Path(sys.executable).parents[1] / ".ready", free_port()
-    make = [
-        "make",
-        "-f",
-        str(ROOT / "Makefile"),
-        f"VENV={ready.parent}",
-        f"--old-file={ready}",
-        "serve",
-        f"PORT={port}",
-    ]
+    make = ["make", "-f", str(ROOT / "Makefile"), f"VENV={ready.parent}", f"--old-file={ready}", "serve"]
     uri = os.environ["MLFLOW_TRACKING_URI"]
 
     def serving(log: str) -> list[str]:
         return re.findall("Serving (.*)", log)
 
-    with running(make, port, folder, MLFLOW_TRACKING_URI=uri, MLFLOW_ENV_ROOT=str(tmp_path)) as log:
+    with running([*make, f"PORT={port}"], port, folder, MLFLOW_TRACKING_URI=uri, MLFLOW_ENV_ROOT=str(tmp_path)) as log:
         registered("two")
         command = page.replace("127.0.0.1:8080", f"127.0.0.1:{port}")
         answer = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, check=True)
         row = json.loads(answer.stdout)["predictions"][0]
         assert row["probability"] == pytest.approx(expected, abs=0.02)  # lesion.jpg is compressed
         assert serving(log()) == ["model_name: skin-lesion, model_version: 1"]
-    with running(make, port, folder, MLFLOW_TRACKING_URI=uri, MLFLOW_ENV_ROOT=str(tmp_path)) as log:
+    port = free_port()
+    with running([*make, f"PORT={port}"], port, folder, MLFLOW_TRACKING_URI=uri, MLFLOW_ENV_ROOT=str(tmp_path)) as log:
         assert serving(log()) == ["model_name: skin-lesion, model_version: 2"]
 
 
