@@ -53,7 +53,7 @@ def refuse_other_formats(data: bytes) -> None:
 
 
 def unidentified(data: bytes) -> DataError:
-    """Make the error for a file of which Pillow does not understand the header."""
+    """Return the error for a file whose header Pillow cannot read."""
     for magic, name in _KNOWN.items():
         if data.startswith(magic):
             return DataError(f"it is a {name} file of an unsupported kind or with a damaged header; {_SAVE_AGAIN}")
@@ -61,7 +61,7 @@ def unidentified(data: bytes) -> DataError:
 
 
 def check_format(image: Image.Image, data: bytes) -> None:
-    """Raise DataError for an opened image whose pixels Pillow would give otherwise than a viewer shows them."""
+    """Raise DataError for an opened image that Pillow would decode differently from an image viewer."""
     if image.format not in FORMATS:
         raise DataError(f"its format is {image.format_description or image.format}; convert it to JPEG or PNG")
     if isinstance(image, TiffImageFile):

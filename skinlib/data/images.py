@@ -93,7 +93,7 @@ def _opaque(image: Image.Image, opened: Image.Image) -> Image.Image:
     """
     if image.mode.startswith("I;16") or (image.mode == "I" and opened.format == "PPM"):
         tiff_tags = getattr(opened, "tag_v2", {})
-        # Pillow neither scales 12 bits nor inverts grey whose zero is white.
+        # Pillow does not scale 12-bit pixels, and does not invert grey images in which zero is white.
         largest = 4095 if tiff_tags.get(258) in (12, (12,)) else 65535
         pixels = np.asarray(image).astype(np.uint32) * 65535 // largest
         white_is_zero = tiff_tags.get(262) == 0

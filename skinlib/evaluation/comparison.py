@@ -28,12 +28,12 @@ class Comparison:
     @property
     def is_better(self) -> bool:
         """Whether the first one has the higher AUROC by more than noise."""
-        return self.auroc["interval"] is not None and self.auroc["interval"][0] > 0
+        return intervals.is_above_zero(self.auroc)
 
     @property
     def is_worse_calibrated(self) -> bool:
         """Whether the first one has the larger calibration error by more than noise."""
-        return self.calibration_error["interval"] is not None and self.calibration_error["interval"][0] > 0
+        return intervals.is_above_zero(self.calibration_error)
 
 
 def compare(

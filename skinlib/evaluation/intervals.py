@@ -34,6 +34,11 @@ def estimate(value: float, low: float, high: float) -> Estimate:
     }
 
 
+def is_above_zero(estimate: Estimate) -> bool:
+    """Return whether a difference is above zero by more than noise: its whole interval is."""
+    return estimate["interval"] is not None and estimate["interval"][0] > 0
+
+
 def batches(rows: int, columns: int) -> Iterator[int]:
     """Cut the rows of a table into batches that fit in memory, and yield the size of each."""
     size = max(1, _BATCH_ELEMENTS // max(1, columns))

@@ -44,8 +44,8 @@ def operating_threshold(labels: NDArray[np.int64], probabilities: NDArray[np.flo
 def uncertain_band(labels: NDArray[np.int64], probabilities: NDArray[np.float64], threshold: float) -> list[float]:
     """Find the widest band around the threshold in which images are as often wrong as right.
 
-    The band holds the images whose logits are closest to that of the threshold: as many as possible, so that at least
-    half of them are on the wrong side of the threshold.
+    Images are added in the order of the distance between their logit and that of the threshold. The band is the largest
+    set in which at least half of the images are on the wrong side of the threshold.
 
     Args:
         labels: int (N,) of validation images, 1 is malignant.

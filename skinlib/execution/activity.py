@@ -16,9 +16,8 @@ from metaflow import Run, Task
 from skinlib.errors import RunError
 from skinlib.execution.record import Record
 
-_SECONDS_OF_A_HEARTBEAT = (
-    60.0  # An older one comes from a scheduler or task that has ended; Metaflow sends one in 10 s.
-)
+# Metaflow sends a heartbeat every 10 s; an older one than this comes from a scheduler or task that has ended.
+_SECONDS_OF_A_HEARTBEAT = 60.0
 _SECONDS_TO_THE_NEXT = 30.0
 _SECONDS_FOR_A_PROCESS = 10.0
 _SECONDS_FOR_A_JOB = 60.0  # ECS and Kubernetes give a container 30 s before they kill it.

@@ -235,7 +235,7 @@ def mark_failed(run: Run | None) -> None:
     """
     from skinlib.tracking import runs
 
-    # A run that was stopped at once has no task, and one that failed in `start` has no run in MLflow.
+    # A run that was stopped immediately has no task. A run that failed in `start` has no run in MLflow.
     start = run["start"].task if run is not None and "start" in run else None
     if start is None or not start.successful:
         return

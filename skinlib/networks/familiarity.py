@@ -58,7 +58,7 @@ def fit(
         images: The packed set, uint8 (N, 224, 224, 3); may be a memory map.
         image_size: Side of the network's input in pixels.
         train: Indices of the images that the distance is measured from.
-        validation: Indices of the images of which 5% become unfamiliar.
+        validation: Indices of the images that set the limit: 5% of them are beyond it.
     """
     from sklearn.covariance import LedoitWolf
 

@@ -64,7 +64,7 @@ def connect(recorded: str | None = None, brief: bool = False) -> Iterator[Mlflow
     quiet = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
     wanted = quiet | (_BRIEF if brief else {})
     before = {key: os.environ.get(key) for key in ("MLFLOW_TRACKING_URI", *wanted)}
-    # Its registry makes a client of its own, whose default is a database in the working directory.
+    # MLflow's registry creates its own client, which uses a database in the working directory by default.
     os.environ.update({"MLFLOW_TRACKING_URI": uri} | {key: before[key] or value for key, value in wanted.items()})
     try:
         if database:
@@ -112,6 +112,11 @@ def unless_exists() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def is_missing(error: MlflowException) -> bool:
+    """Return whether MLflow does not know the model, version or alias that was asked for."""
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 def without_credentials(text: str) -> str:

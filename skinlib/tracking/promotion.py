@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from skinlib.data.packing import PackedDataset
 from skinlib.errors import TrackingError
 from skinlib.evaluation.comparison import compare
-from skinlib.evaluation.intervals import Estimate
+from skinlib.evaluation.intervals import Estimate, is_above_zero
 from skinlib.evaluation.scores import AgainstShortcut
 from skinlib.tracking import registry
-from skinlib.tracking.connection import connect, without_credentials
+from skinlib.tracking.connection import connect, is_missing, without_credentials
 from skinlib.tracking.runs import RecordedRun, to_tags
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -133,7 +133,7 @@ def promote(name: str, number: str, who: str) -> str | None:
         try:
             client.set_registered_model_alias(name, CHAMPION, number)
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if not is_missing(error):
                 raise
             raise TrackingError(f"There is no version {number} of {name}; see them with: skinlib models") from None
         _tag(client, name, number, {"reason": f"Promoted by hand by {who}."} | _promoted(who, before))
@@ -222,7 +222,7 @@ def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
     try:
         return client.get_model_version_by_alias(name, CHAMPION)
     except MlflowException as error:
-        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+        if not is_missing(error):
             raise
         return None
 
@@ -235,7 +235,7 @@ def _judge(champion: ModelVersion | None, policy: Policy, contest: Contest) -> V
     if champion is None:
         measured = contest.above_shortcut
         gain = measured["difference"] if measured else Estimate(value=None, interval=None)
-        earned = gain["interval"] is not None and gain["interval"][0] > 0
+        earned = is_above_zero(gain)
         words = f"above the colour baseline by more than noise: AUROC{_shown(gain)}"
         reason = f"There was no champion, and on the test images it is {'' if earned else 'not '}{words}."
         return {"alias": CHAMPION if earned else CHALLENGER, "champion": None, "reason": reason}

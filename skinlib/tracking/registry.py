@@ -26,7 +26,7 @@ from skinlib.errors import TrackingError
 from skinlib.evaluation.metrics import Metrics
 from skinlib.serving import classifier, export
 from skinlib.serving.settings import ClassifierSettings
-from skinlib.tracking.connection import connect, storing, unless_exists, without_credentials
+from skinlib.tracking.connection import connect, is_missing, storing, unless_exists, without_credentials
 from skinlib.tracking.requirements import pinned
 from skinlib.tracking.runs import MODEL_CARD, RecordedRun, log_metrics, open_result, to_tags
 
@@ -271,7 +271,7 @@ def load(model: str) -> Served:
         try:
             address = without_credentials(ModelsArtifactRepository.get_underlying_uri(model))  # type: ignore[no-untyped-call]
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if not is_missing(error):
                 raise
             where = without_credentials(client.tracking_uri)
             raise TrackingError(f"MLflow at {where} has no {model}; name an existing one as {named}.") from None

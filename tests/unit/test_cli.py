@@ -22,17 +22,11 @@ from skinlib.networks import resnet
 from skinlib.serving.classifier import Graph
 from skinlib.serving.export import export_graph
 from skinlib.tracking import promotion, registry, runs
+from tests.unit import results
 
 ROOT = Path(__file__).parents[2]
 MODEL = "models:/skin-lesion@champion"
-SETTINGS = {
-    "architecture": "resnet10",
-    "image_size": 32,
-    "temperature": 1.7,
-    "threshold": 0.5,
-    "sensitivity": 0.95,
-    "uncertain": [0.4, 0.6],
-}
+SETTINGS = results.CLASSIFIER
 
 
 def skinlib(*arguments):
