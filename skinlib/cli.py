@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
-    """Create sample images, upload and audit images, evaluate a registered model, check what a run needs."""
+    """Create sample images, upload and audit images, evaluate and use registered models, check what a run needs."""
 
 
 @commands.command()
@@ -91,6 +91,28 @@ def evaluate(model: str, url: str, as_json: bool) -> None:
         click.echo(json.dumps({**values, "report": report, "distance": distance}))
     else:
         click.echo(text.evaluation_report(model, listing.url, len(rejected), report, distance))
+
+
+@commands.command()
+@click.argument("model")
+@click.argument("url")
+@click.option("--output", required=True, metavar="FILE_OR_URL", help="The table to write: .parquet or .csv.")
+@click.option("--fail-on-drift", is_flag=True, help="Exit with status 3 if the images differ from the training images.")
+def predict(model: str, url: str, output: str, fail_on_drift: bool) -> None:
+    """Score all images below URL (a folder or s3://bucket/prefix) with a registered MODEL.
+
+    Class folders are not needed. A file that is no usable image gets a row with the reason. After an interruption, the
+    same command continues.
+    """
+    from skinlib.reporting.prediction import prediction_report
+    from skinlib.serving import scoring
+    from skinlib.tracking import registry
+
+    target = scoring.open_output(output)  # before the model is loaded, so that a wrong output is reported at once
+    summary = scoring.predict(registry.load(model), url, target, printed("files scored"))
+    click.echo(prediction_report(model, summary))
+    if fail_on_drift and summary.drifted:
+        sys.exit(3)
 
 
 @commands.command()

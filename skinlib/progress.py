@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 Progress = Callable[[int, int], None]  # called with (items done, all items)
@@ -15,16 +16,21 @@ def silent(done: int, total: int) -> None:
 
 
 def printed(what: str, quiet: bool = False) -> Progress:
-    """Return a Progress that prints a line every few seconds and at the end, or nothing if `quiet`."""
+    """Return a Progress that prints a line every few seconds and at the end, or nothing if `quiet`.
+
+    Before the end, the line has the rate since this call and the time left.
+    """
     if quiet:
         return silent
-    last = time.monotonic()
+    began = last = time.monotonic()
 
     def show(done: int, total: int) -> None:
         nonlocal last
         if done == total or time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            print(f"{what}: {done:,} of {total:,}", flush=True)
+            rate = done / (last - began)
+            left = f", {rate:.3g} per second, {timedelta(seconds=int((total - done) / rate))} left" if rate else ""
+            print(f"{what}: {done:,} of {total:,}{left if done < total else ''}", flush=True)
 
     return show
 

@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from skinlib.audit.drift import Histogram, histogram
+
 STATISTICS = tuple(f"{what} of {channel}" for what in ("mean", "deviation") for channel in ("red", "green", "blue"))
 
 
 class Shortcut(TypedDict):
-    """The fitted baseline: mean and standard deviation of each colour statistic, and the regression's coefficients."""
+    """The fitted baseline: how each colour statistic is distributed, and the regression's coefficients."""
 
     mean: list[float]
     deviation: list[float]
+    histograms: list[Histogram]
     weights: list[float]
     bias: float
 
@@ -69,6 +72,7 @@ def fit(colours: NDArray[np.float64], labels: NDArray[np.int64]) -> Shortcut:
     return {
         "mean": mean.tolist(),
         "deviation": deviation.tolist(),
+        "histograms": [histogram(column) for column in colours.T],
         "weights": model.coef_[0].tolist(),
         "bias": float(model.intercept_[0]),
     }

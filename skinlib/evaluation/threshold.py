@@ -6,15 +6,20 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from skinlib.audit.drift import Histogram, histogram
 from skinlib.evaluation.calibration import calibrate, fit_temperature
 
 
 class Operation(TypedDict):
-    """How a classifier is operated; the images at both ends of `uncertain` belong to the band."""
+    """How a classifier is operated; the images at both ends of `uncertain` belong to the band.
+
+    `scores` is how the calibrated probabilities of the validation images are distributed.
+    """
 
     temperature: float
     threshold: float
     uncertain: list[float]
+    scores: Histogram
 
 
 def operate(labels: NDArray[np.int64], uncalibrated: NDArray[np.float64], sensitivity: float) -> Operation:
@@ -26,6 +31,7 @@ def operate(labels: NDArray[np.int64], uncalibrated: NDArray[np.float64], sensit
         "temperature": temperature,
         "threshold": threshold,
         "uncertain": uncertain_band(labels, probabilities, threshold),
+        "scores": histogram(probabilities),
     }
 
 

@@ -88,6 +88,11 @@ class SkinLesionClassifier(PythonModel):
             version = ", ".join(registered.read_text().split("\n")).strip(", ")
             logging.getLogger("uvicorn.error").info("Serving %s", version)
 
+    def pixels(self, data: bytes) -> NDArray[np.uint8] | str:
+        """Decode an image file to what the graph scores, uint8 (224, 224, 3), or return why it cannot be decoded."""
+        images, errors = _read([data])
+        return images[0] if images else errors[0]
+
     def predict(
         self,
         context: PythonModelContext | None,

@@ -5,9 +5,8 @@ import io
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TypedDict
 
 import mlflow
 import numpy as np
@@ -16,8 +15,8 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.pyfunc import PyFuncModel
 from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+from mlflow.store.artifact.utils.models import get_model_name_and_version
 from mlflow.types import ColSpec, Schema
 from numpy.typing import NDArray
 from PIL import Image
@@ -25,13 +24,13 @@ from PIL import Image
 from skinlib.errors import TrackingError
 from skinlib.evaluation.metrics import Metrics
 from skinlib.serving import classifier, export
+from skinlib.serving.served import Served, table
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.tracking.connection import connect, is_missing, storing, unless_exists, without_credentials
 from skinlib.tracking.requirements import pinned
 from skinlib.tracking.runs import MODEL_CARD, RecordedRun, log_metrics, open_result, to_tags
 
 DESCRIPTION_LIMIT = 5000  # characters, of MLflow's column for the description of a model version
-_BLOCK = 256  # images; a multiple of the served model's batches, so that blocks change no digit
 # What the classifier imports. The small distribution of MLflow is enough to load and to serve it.
 _PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas", "pillow")
 _WEIGHTS, _SEEN = "weights.npz", "seen.npy"
@@ -217,41 +216,10 @@ def _remove_local_paths(folder: Path) -> None:
     model.save(str(folder / "MLmodel"))
 
 
-def _table(images: list[object]) -> pd.DataFrame:
-    return pd.DataFrame({classifier.COLUMN: pd.Series(images, dtype=object)})
-
-
 def _example() -> pd.DataFrame:
     file = io.BytesIO()
     Image.new("RGB", (64, 64), "tan").save(file, "png")
-    return _table([file.getvalue()])
-
-
-@dataclass(frozen=True)
-class Served:
-    """A registered model, loaded as for serving: with its own code.
-
-    Attributes:
-        settings: what the model is served with.
-        seen: uint64 (K,), as given to `register`.
-    """
-
-    settings: ClassifierSettings
-    seen: NDArray[np.uint64]
-    _model: PyFuncModel
-
-    def predict(self, images: np.ndarray) -> pd.DataFrame:
-        """Return the model's answers for packed images.
-
-        Args:
-            images: RGB, uint8 (N, 224, 224, 3); a memory map is read in blocks.
-
-        Returns:
-            One row for each image; for the columns see `SkinLesionClassifier.predict`.
-        """
-        blocks = [images[start : start + _BLOCK] for start in range(0, max(1, len(images)), _BLOCK)]
-        answers = [self._model.predict(_table(list(block))) for block in blocks]
-        return pd.concat([cast(pd.DataFrame, answer) for answer in answers], ignore_index=True)
+    return table([file.getvalue()])
 
 
 def load(model: str) -> Served:
@@ -269,14 +237,16 @@ def load(model: str) -> Served:
         raise TrackingError(f"{model!r} is not the name of a registered model; write {named}.")
     with connect() as client, tempfile.TemporaryDirectory() as folder:
         try:
-            address = without_credentials(ModelsArtifactRepository.get_underlying_uri(model))  # type: ignore[no-untyped-call]
+            name, version = get_model_name_and_version(client, model)  # type: ignore[no-untyped-call]
+            uri = f"models:/{name}/{version}"
+            address = without_credentials(ModelsArtifactRepository.get_underlying_uri(uri))  # type: ignore[no-untyped-call]
         except MlflowException as error:
             if not is_missing(error):
                 raise
             where = without_credentials(client.tracking_uri)
             raise TrackingError(f"MLflow at {where} has no {model}; name an existing one as {named}.") from None
         try:
-            path = mlflow.artifacts.download_artifacts(model, dst_path=folder, tracking_uri=client.tracking_uri)
+            path = mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=client.tracking_uri)
             if not Path(path, "MLmodel").exists():
                 raise FileNotFoundError("there are no files")
         except Exception as error:  # Each artifact store raises its own errors.
@@ -285,8 +255,8 @@ def load(model: str) -> Served:
                 "give this machine read access, or copy them there from where the model was registered."
             ) from None
         try:
-            loaded = mlflow.pyfunc.load_model(path)
-            settings = getattr(getattr(loaded.unwrap_python_model(), "graph", None), "settings", None)
+            own = mlflow.pyfunc.load_model(path).unwrap_python_model()
+            settings = getattr(getattr(own, "graph", None), "settings", None)
         except ImportError:  # Older models have a copy of skinlib, with other modules than the one that runs.
             settings = None
         seen = Path(path, _SEEN)
@@ -296,4 +266,4 @@ def load(model: str) -> Served:
             f"{model} was registered by another project, or by an older version of this one that this version cannot "
             "read; train and register the model again."
         )
-    return Served(settings, known, loaded)
+    return Served(uri, settings, known, own)

@@ -75,6 +75,9 @@ COVERED = {
     "skinlib evaluate models:/skin-lesion@champion s3://bucket/prefix --json": (
         "tests/flow/test_run.py::test_the_command_and_the_flow_give_the_same_metrics"
     ),
+    "skinlib predict models:/skin-lesion@champion s3://bucket/prefix --output scores.parquet": (
+        "tests/unit/serving/test_scoring.py::test_the_table_may_be_written_among_the_images_of_a_bucket"
+    ),
     "skinlib sample DIRECTORY": "tests/unit/test_cli.py::test_sample_writes_images_that_a_run_accepts",
     "skinlib doctor --compute *": "tests/platform/test_doctor.py::test_every_check_passes_on_the_platform",
     "make infra": "tests/unit/infra/test_deploy.py::test_one_command_creates_everything_and_prints_the_next_step",

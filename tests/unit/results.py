@@ -31,7 +31,14 @@ CLASSIFIER: ClassifierSettings = {
     "threshold": 0.5,
     "sensitivity": 0.95,
     "uncertain": [0.4, 0.6],
-    "shortcut": {"mean": [0.5] * 6, "deviation": [0.1] * 6, "weights": [1.0] * 6, "bias": 0.0},
+    "scores": {"edges": [0.5], "counts": [60, 40]},
+    "shortcut": {
+        "mean": [0.5] * 6,
+        "deviation": [0.1] * 6,
+        "histograms": [{"edges": [0.5], "counts": [50, 50]}] * 6,
+        "weights": [1.0] * 6,
+        "bias": 0.0,
+    },
 }
 
 

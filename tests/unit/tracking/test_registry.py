@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from skinlib.data import images
 from skinlib.errors import TrackingError
+from skinlib.serving import served as served_model
 from skinlib.serving.classifier import Graph
 from skinlib.tracking import registry, runs
 from skinlib.tracking.connection import connect
@@ -270,7 +271,7 @@ def test_a_loaded_model_scores_any_number_of_images_like_the_flow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server.uri)
-    monkeypatch.setattr(registry, "_BLOCK", 64)
+    monkeypatch.setattr(served_model, "_BLOCK", 64)
     before = mlflow.get_tracking_uri()
     served = registry.load("models:/skin-lesion/1")
     assert mlflow.get_tracking_uri() == before
