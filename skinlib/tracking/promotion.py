@@ -94,10 +94,13 @@ def decide(run: RecordedRun, version: registry.RegisteredModel, policy: Policy, 
     with connect(run["uri"]) as client:
         tags = client.get_model_version(name, number).tags
         standing = champion_of(client, name)
-        # A task that was killed here has left the verdict, and perhaps the alias.
+        # A task that was killed here has left the verdict, and perhaps the alias; or a user has promoted its version.
         if "skinlib.decided" in tags or (standing and _number(standing) == number):
-            before = tags.get("skinlib.compared_with")
-            verdict: Verdict = {"alias": tags["skinlib.verdict"], "champion": before, "reason": tags["skinlib.reason"]}
+            verdict: Verdict = {
+                "alias": tags.get("skinlib.verdict", CHAMPION),
+                "champion": tags.get("skinlib.compared_with", tags.get("skinlib.promoted_from")),
+                "reason": tags.get("skinlib.reason", "Promoted by hand."),
+            }
         else:
             verdict = _judge(standing, policy, contest)
             # Another run may have finished while this one compared.

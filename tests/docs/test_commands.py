@@ -101,7 +101,7 @@ class Clone(Place):
 
     def shell(self, command: str) -> tuple[int, str]:
         """Run a command of a page to its end."""
-        return self.finish(self.begin(command), seconds=600)
+        return self.finish(self.begin(command), seconds=900)
 
     def fill(self, text: str) -> str:
         for placeholder, value in (

@@ -68,14 +68,16 @@ class Place:
         )
 
     def call(self, *command: str) -> tuple[int, str]:
-        return self.finish(self.start(*command), seconds=240)
+        return self.finish(self.start(*command), seconds=900)
 
     def finish(self, process: subprocess.Popen[str], seconds: float) -> tuple[int, str]:
-        """Wait for the end of a command; kill it with its children if it takes too long."""
+        """Wait for the end of a command; kill it with its children, and show what it printed, if it takes too long."""
         try:
             output, _ = process.communicate(timeout=seconds)
-        except BaseException:
+        except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                pytest.fail(f"{process.args} did not end within {seconds} seconds:\n{process.communicate()[0]}")
             raise
         return process.returncode, output
 
@@ -95,7 +97,7 @@ class Place:
             env={**self.environment(), "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=900,
         )
         return result.returncode, result.stdout + (result.stderr if result.returncode else "")
 

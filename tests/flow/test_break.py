@@ -76,7 +76,7 @@ def test_a_killed_branch_goes_on_from_its_checkpoint(place, tiny_images):
     wait_for(place.checkpoints, flow)
     (branch,) = place.steps("train")
     branch.kill()
-    output, _ = flow.communicate(timeout=240)
+    output, _ = flow.communicate(timeout=900)
     assert flow.returncode == 0, output
     assert "from the last checkpoint" in output
     assert same(run_data(place, "run.data.weights"), uninterrupted(place))
@@ -146,7 +146,7 @@ def test_a_server_that_is_down_at_the_end_costs_nothing_that_was_done(place, tin
     wait_for(lambda: place.steps("evaluate"), flow)
     mlflow_server.stop()
     try:
-        output, _ = flow.communicate(timeout=240)
+        output, _ = flow.communicate(timeout=900)
     finally:
         mlflow_server.start()
     assert flow.returncode != 0

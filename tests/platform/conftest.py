@@ -25,7 +25,7 @@ class Platform:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "infra.local.services", "--home", str(self.home), *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
     def environment(self) -> dict[str, str]:
         """Return what a shell has after `source env`, without the caller's own settings."""

@@ -34,12 +34,12 @@ def run_flow(platform: Platform, folder: Path, config: dict[str, Any]) -> dict[s
     env = {**platform.environment(), "METAFLOW_USER": "tester", "METAFLOW_CLIENT_CACHE_PATH": str(folder / "client")}
     options = ["--config-value", "compute", json.dumps(config), "run", "--run-id-file", "id.txt"]
     done = subprocess.run(
-        [sys.executable, str(FLOW), *options], cwd=folder, env=env, capture_output=True, text=True, timeout=240
+        [sys.executable, str(FLOW), *options], cwd=folder, env=env, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr
     run = f"PlatformFlow/{(folder / 'id.txt').read_text()}"
     read = subprocess.run(
-        [sys.executable, "-c", READ, run], cwd=folder, env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", READ, run], cwd=folder, env=env, capture_output=True, text=True, timeout=300
     )
     assert read.returncode == 0, read.stderr
     return json.loads(read.stdout.splitlines()[-1])

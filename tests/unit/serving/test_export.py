@@ -86,7 +86,7 @@ import served
 np.savez("pixels.npz", **{name: served.decode(pathlib.Path(name).read_bytes()) for name in sys.argv[1:]})
 """
     done = subprocess.run(
-        [sys.executable, "-I", "-c", program, *files], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-I", "-c", program, *files], cwd=tmp_path, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "pixels.npz") as pixels:

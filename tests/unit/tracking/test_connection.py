@@ -26,7 +26,7 @@ def test_processes_that_create_a_database_at_the_same_time_do_not_break_each_oth
     racers = [
         subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE) for _ in range(2)
     ]
-    printed = {racer.communicate(timeout=120)[0] for racer in racers}
+    printed = {racer.communicate(timeout=600)[0] for racer in racers}
     assert [racer.returncode for racer in racers] == [0, 0]
     assert printed == {"sqlite:///mlflow.db\n"}
 

@@ -193,6 +193,22 @@ def test_a_killed_decision_is_taken_again(
     assert len(mlflow_client().search_model_versions("name = 'm'")) == 1
 
 
+def test_a_version_that_was_promoted_by_hand_before_its_verdict_keeps_the_alias(
+    run: RecordedRun, graph: bytes, contest: Contest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as attempt:
+        attempt.setattr(promotion, "_judge", killed)
+        with pytest.raises(KeyboardInterrupt):
+            register(run, graph, contest, 1)
+    promotion.promote("m", "1", "eve")
+    expected: Verdict = {"alias": "champion", "champion": None, "reason": "Promoted by hand by eve."}
+    assert register(run, graph, contest, 1, "never") == ("1", expected)
+    assert aliases() == {"champion": "1"}
+
+
 def test_a_champion_that_changes_during_the_comparison_is_compared_too(
     run: RecordedRun, graph: bytes, contest: Contest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,7 +256,7 @@ print(json.dumps([list(table["probability"]) for table in tables]))
         env={"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     batches = [packed, np.stack([images.fit(image) for image in raw])]
