@@ -312,6 +312,6 @@ def _publish(cache: Store, images: Path, manifest: Manifest, checksum: int) -> N
         target.mkdir(exist_ok=True)
         images.replace(target / "images.npy")
     else:
-        cache.upload(f"{folder}/images.npy", images)
+        cache.write(f"{folder}/images.npy", images)
     columns = asdict(replace(manifest, rejected=()))
     cache.write(f"{folder}/manifest.json", json.dumps({**columns, "checksum": checksum}).encode())

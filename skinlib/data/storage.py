@@ -9,7 +9,6 @@ import errno
 import html
 import os
 import re
-import stat
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,9 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote
 from urllib.request import url2pathname
 
 from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
@@ -35,61 +33,23 @@ WRITE_TIMEOUT = timedelta(minutes=10)  # for one part: at 1 Mbit/s, four at once
 RETRIES = 5
 
 # Without "://": s3:/bucket, s3:bucket, s3//bucket. One letter before the colon is a drive.
-_MISTYPED_URL = re.compile(r"[a-z][a-z0-9+.-]+:|(s3|gs|https?|file)//", re.IGNORECASE)
-# Other names of s3://bucket/prefix: those of Hadoop, ARNs and the addresses of AWS.
-_OTHER_S3_URL = re.compile(
-    r"(?:s3[an]://|arn:aws[\w-]*:s3:::|https?://s3[.-][\w.-]*amazonaws\.com(?:\.cn)?/)(?P<location>[^?#@]+).*"
-    r"|https?://(?P<bucket>[\w.-]+?)\.s3[.-][\w.-]*amazonaws\.com(?:\.cn)?(?P<prefix>[^?#@]*).*",
-    re.IGNORECASE,
-)
+_MISTYPED_URL = re.compile(r"[a-z][a-z0-9+.-]+:|s3//", re.IGNORECASE)
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 AWS_CREDENTIALS_ADVICE = "set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _REFUSED = f"the credentials are not accepted; sign in again, or {AWS_CREDENTIALS_ADVICE}"
-_EXPIRED = "the credentials have expired; sign in again"
-_WRONG_CLOCK = "the clock of this machine is wrong; set it"
-_BLOCKED = "all access to it is blocked; ask its owner or the provider's support"
-_BUSY = "the server is overloaded; run again later"
-_OTHER_REGION = "the bucket is in another region; set AWS_DEFAULT_REGION to that region"
-_FULL = "the storage is full; delete something there, or have its quota raised"
-_REASONS = {  # error codes of S3 and MinIO
+_REASONS = {  # by error code of S3; for the others, the server's own words must do
     "NoSuchBucket": "the bucket does not exist; correct its name or create it",
-    "InvalidBucketName": "the name of the bucket is not valid; correct it",
     "NoSuchKey": "it does not exist",
     "InvalidObjectState": "it is archived; restore it first, for example with aws s3api restore-object",
     "InvalidAccessKeyId": _REFUSED,
     "SignatureDoesNotMatch": _REFUSED,
-    "InvalidToken": _REFUSED,
-    "ExpiredToken": _EXPIRED,
-    "TokenRefreshRequired": _EXPIRED,
-    "RequestTimeTooSkewed": _WRONG_CLOCK,
-    "RequestExpired": _WRONG_CLOCK,
-    "AccountProblem": _BLOCKED,
-    "AllAccessDisabled": _BLOCKED,
-    "SlowDown": _BUSY,
-    "ServiceUnavailable": _BUSY,
-    "InternalError": _BUSY,
-    "PermanentRedirect": _OTHER_REGION,
-    "AuthorizationHeaderMalformed": _OTHER_REGION,
-    "IllegalLocationConstraintException": _OTHER_REGION,
-    "MethodNotAllowed": "the server does not allow it; check that AWS_ENDPOINT_URL is an address for S3",
-    "EntityTooLarge": "it is larger than the server allows; ask its operator",
-    "KeyTooLongError": "its key is too long; shorten it",
-    "QuotaExceeded": _FULL,
-    "XMinioStorageFull": _FULL,
-    "XMinioAdminBucketQuotaExceeded": _FULL,
-    "KMS": "the key that encrypts it cannot be used; have it enabled and its use allowed",
+    "ExpiredToken": "the credentials have expired; sign in again",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong; set it",
 }
-_PERMISSIONS = {
-    "listed": "s3:ListBucket",
-    "opened": "s3:ListBucket",
-    "read": "s3:GetObject",
-    "looked up": "s3:GetObject and s3:ListBucket",
-    "written": "s3:PutObject",
-    "deleted": "s3:DeleteObject",
-}
+_PERMISSIONS = {"read": "s3:GetObject", "written": "s3:PutObject", "deleted": "s3:DeleteObject"}
 # These can keep one object from being read and not the next; the last one is for a customer's own encryption key.
 _CODES_OF_ONE_OBJECT = ("NoSuchKey", "InvalidObjectState", "AccessDenied", "KMS", "InvalidRequest")
 
@@ -132,10 +92,7 @@ class Store:
         Those that cannot be read have a `problem`. Leaves out the empty objects that stand for folders.
         """
         with self._explained(prefix, "listed"):
-            found = [item for item in self._listed(prefix) if item.size or item.problem or not item.key.endswith("/")]
-        folders = {"", *(str(folder) for item in found for folder in PurePosixPath(item.key).parents)}
-        objects = (_checked(item) for item in found if item.size or item.problem or item.key not in folders)
-        return sorted(objects, key=lambda item: item.key)
+            return sorted(map(_checked, self._listed(prefix)), key=lambda item: item.key)
 
     def read(self, key: str, etag: str | None = None) -> bytes:
         """Return an object's bytes; with `etag`, raise StorageError if it has changed since the listing."""
@@ -171,15 +128,8 @@ class Store:
                 return False
             return True
 
-    def write(self, key: str, data: bytes) -> None:
-        """Write an object atomically: readers see the old or the new content, never a part of it."""
-        self._put(key, data)
-
-    def upload(self, key: str, path: Path) -> None:
-        """Write a file; the object appears when it is complete."""
-        self._put(key, path)
-
-    def _put(self, key: str, content: bytes | Path) -> None:
+    def write(self, key: str, content: bytes | Path) -> None:
+        """Write bytes or a file; readers see the old or the new object, never a part of it."""
         with self._explained(key, "written"):
             self._writer.put(key, content, chunk_size=PART_BYTES, max_concurrency=4)
 
@@ -245,21 +195,14 @@ def open_store(url: str, *, create: bool = False, endpoint_url: str | None = Non
         url = url.strip()  # copied with a space or the end of the line
     scheme, separator, rest = url.partition("://")
     if not separator and _MISTYPED_URL.match(url):
-        raise StorageError(f"{url!r} is not a URL; write {_s3_url(url)}, or ./{url} for a folder.")
+        raise StorageError(f"{url!r} is not a URL; write s3://bucket/prefix, or ./{url} for a folder.")
     if not separator:
         return _open_folder(os.path.abspath(os.path.expanduser(url)), create)
     if scheme.lower() == "file" and rest.startswith("/"):
         return _open_folder(url2pathname(rest), create)
     if scheme.lower() != "s3":
-        raise StorageError(f"URLs like {scheme}:// are not supported; give {_s3_url(url)} or a folder.")
+        raise StorageError(f"URLs like {scheme}:// are not supported; give s3://bucket/prefix or a folder.")
     return _open_s3(rest, create, endpoint_url)
-
-
-def _s3_url(url: str) -> str:
-    """Return the s3:// URL that another kind of URL means, or a pattern for one."""
-    if not (match := _OTHER_S3_URL.fullmatch(url)):
-        return "s3://bucket/prefix"
-    return "s3://" + unquote(match["location"] or match["bucket"] + match["prefix"])
 
 
 def map_ahead(function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
@@ -306,17 +249,14 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
     if not bucket or "@" in bucket:
         raise StorageError("An s3:// URL must have the form s3://bucket/prefix, without credentials; correct it.")
     url = f"s3://{bucket}/{prefix}".rstrip("/")
-    if "?versionId=" in prefix:
-        raise StorageError(f"{url} names a version, which is not supported; leave out what follows the question mark.")
     if prefix and (problem := _key_problem(prefix)):
         raise StorageError(f"{url} cannot be opened: {problem.split(';')[0]}; correct the URL.")
-    chosen_anonymous = _is_set("AWS_SKIP_SIGNATURE") or _is_set("AWS_NO_SIGN_REQUEST")
-    anonymous = chosen_anonymous
+    anonymous = _is_set("AWS_NO_SIGN_REQUEST")
     payer = {"RequestPayer": "requester"} if _is_set("AWS_REQUEST_PAYER") else {}
     try:
         session = boto3.Session()
         # Public buckets can be read without credentials, but hardly any can be written.
-        anonymous = chosen_anonymous or (not create and session.get_credentials() is None)
+        anonymous = anonymous or (not create and session.get_credentials() is None)
         config = Config(
             connect_timeout=OPEN_TIMEOUT,
             read_timeout=OPEN_TIMEOUT,
@@ -337,9 +277,6 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
     except NoCredentialsError as error:
         raise StorageError(f"There are no AWS credentials for {url}; {AWS_CREDENTIALS_ADVICE}.") from error
     except (BotoCoreError, ClientError, ValueError) as error:
-        if anonymous and not chosen_anonymous and _code_and_message(error)[0] in ("AccessDenied", "403", "401"):
-            advice = f"There are no AWS credentials for {url}, and it is not public; {AWS_CREDENTIALS_ADVICE}."
-            raise StorageError(advice) from error
         raise _explain(error, url, "opened", anonymous) from error
     if prefix and not create and "Contents" not in answer:
         raise StorageError(f"There is nothing below {url}/; correct the prefix or upload the data first.")
@@ -384,19 +321,18 @@ def _raw_keys(pages: Callable[..., Any], root: str, prefix: str) -> Iterator[Obj
     try:
         for page in pages(Prefix=start + (prefix and f"{prefix}/")):
             for entry in page.get("Contents", ()):
-                yield Object(entry["Key"][len(start) :], entry["Size"], entry.get("ETag"))
+                if entry["Size"] or not entry["Key"].endswith("/"):  # consoles make empty objects for folders
+                    yield Object(entry["Key"][len(start) :], entry["Size"], entry.get("ETag"))
     except (BotoCoreError, ClientError) as error:
         raise OSError(str(error)) from error  # which Store explains
 
 
 def _walk(root: Path, prefix: str) -> Iterator[Object]:
     """Yield the files below a folder, following links, and what cannot be read, with the reason."""
-    waiting: list[tuple[str, frozenset[tuple[int, int]]]] = [(prefix, frozenset())]
+    waiting = [prefix]
     while waiting:
-        folder, above = waiting.pop()
+        folder = waiting.pop()
         try:
-            status = os.stat(root / folder)
-            above |= {(status.st_dev, status.st_ino)}
             entries = list(os.scandir(root / folder))
         except OSError as error:
             if folder != prefix:
@@ -408,23 +344,22 @@ def _walk(root: Path, prefix: str) -> Iterator[Object]:
             key = f"{folder}/{entry.name}" if folder else entry.name
             try:
                 status = entry.stat()
+            except FileNotFoundError:
+                remedy = "fetch it, for example with git annex get or dvc pull"
+                yield Object(key, 0, None, f"it is a link to a file that is not here; {remedy}")
             except OSError as error:
-                link = "it is a link to a file that is not here; fetch it, for example with git annex get or dvc pull"
-                dangling = entry.is_symlink() and isinstance(error, FileNotFoundError)
-                yield Object(key, 0, None, link if dangling else _system_reason(error))
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                if (status.st_dev, status.st_ino) in above:
-                    yield Object(key, 0, None, "it is a link to a folder that contains it; remove it")
-                else:
-                    waiting.append((key, above))
-            elif not stat.S_ISREG(status.st_mode):
-                yield Object(key, 0, None, "it is a pipe, a socket or a device; remove it")
-            elif re.search(r"#\d+$", key):
-                yield Object(key, status.st_size, None, "its name ends in # and digits like an unfinished copy; rename")
-            else:  # obstore's ETag, with which it checks that the file has not changed
-                etag = f'"{status.st_ino:x}-{max(status.st_mtime_ns, 0) // 1000:x}-{status.st_size:x}"'
-                yield Object(key, status.st_size, etag)
+                yield Object(key, 0, None, _system_reason(error))
+            else:
+                if entry.is_dir():
+                    if entry.is_symlink() and Path(root, folder).resolve().is_relative_to(Path(entry).resolve()):
+                        yield Object(key, 0, None, "it is a link to a folder that contains it; remove it")
+                    else:
+                        waiting.append(key)
+                elif not entry.is_file():
+                    yield Object(key, 0, None, "it is a pipe, a socket or a device; remove it")
+                else:  # obstore's ETag, with which it checks that the file has not changed
+                    etag = f'"{status.st_ino:x}-{max(status.st_mtime_ns, 0) // 1000:x}-{status.st_size:x}"'
+                    yield Object(key, status.st_size, etag)
 
 
 def _checked(item: Object) -> Object:
@@ -440,10 +375,8 @@ def _key_problem(key: str) -> str | None:
     """Return why obstore does not accept a key, or None."""
     if {"", ".", ".."}.intersection(key.split("/")):
         return "its path has an empty part, . or ..; move it"
-    if re.search(r"[\x00-\x1f\x7f]", key):
-        return "its name has a control character, such as the end of a line; rename it"
-    if re.search(r"[\ud800-\udfff]", key):
-        return "its name is not valid UTF-8; rename it"
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", key):
+        return "its name has a control character or is not valid UTF-8; rename it"
     return None
 
 
@@ -452,8 +385,8 @@ def _explain(error: Exception, place: str, verb: str, anonymous: bool = False) -
     if os_error := re.search(r"\(os error (\d+)\)", str(error)):  # what obstore says about files
         number = int(os_error[1])
         error = OSError(number, os.strerror(number))
-    reason = _reason(error, verb, anonymous)
-    code, _ = _code_and_message(error)
+    code, message = _code_and_message(error)
+    reason = _reason(error, code, message, verb, anonymous)
     own = isinstance(error, FileNotFoundError | PermissionError) or getattr(error, "errno", None) == errno.EIO
     if verb == "read" and (code.split(".")[0] in _CODES_OF_ONE_OBJECT or own):
         return UnreadableError(place, reason)
@@ -461,16 +394,11 @@ def _explain(error: Exception, place: str, verb: str, anonymous: bool = False) -
 
 
 def _code_and_message(error: Exception) -> tuple[str, str]:
-    """Return S3's code and its message, or empty texts.
-
-    obstore's errors have no fields for these, so that this reads them from the text.
-    """
+    """Return S3's code and its message, or empty texts; errors of obstore have them in their text only."""
     text = str(error)
-    if match := re.search(r"An error occurred \(([\w.]+)\) when calling .*? operation.*?: (.*)", text, re.DOTALL):
-        code, message = match.groups()
-    else:
-        found = (re.search(rf"<{name}>(.+?)</{name}>", text, re.DOTALL) for name in ("Code", "Message"))
-        code, message = (html.unescape(match[1]) if match else "" for match in found)
+    match = re.search(r"An error occurred \(([\w.]+)\) when calling .*? operation.*?: (.*)", text, re.DOTALL)
+    match = match or re.search(r"<Code>(.+?)</Code>.*?<Message>(.+?)</Message>", text, re.DOTALL)
+    code, message = map(html.unescape, match.groups()) if match else ("", "")
     return code, " ".join(message.split()).rstrip(".")
 
 
@@ -479,16 +407,14 @@ def _system_reason(error: OSError) -> str:
     return f"{error.strerror}{remedy}"
 
 
-def _reason(error: Exception, verb: str, anonymous: bool) -> str:
+def _reason(error: Exception, code: str, message: str, verb: str, anonymous: bool) -> str:
     """Describe an error as a clause, to complete a sentence, with the server's own words."""
-    text = str(error)
-    code, message = _code_and_message(error)
     permission = re.search(r"not authorized to perform: ([\w:]+)", message)
-    denied = f"the credentials lack the permission; ask for {permission[1] if permission else _PERMISSIONS[verb]}"
+    needed = permission[1] if permission else _PERMISSIONS.get(verb, "s3:ListBucket")
+    denied = f"the credentials lack the permission; ask for {needed}"
     if anonymous:
-        denied = f"it is not public; {AWS_CREDENTIALS_ADVICE}, without AWS_SKIP_SIGNATURE or AWS_NO_SIGN_REQUEST"
-    reason = denied if code in ("AccessDenied", "403") else _REASONS.get(code.split(".")[0])
-    if reason:
+        denied = f"it is not public; {AWS_CREDENTIALS_ADVICE}, without AWS_NO_SIGN_REQUEST"
+    if reason := denied if code in ("AccessDenied", "401", "403") else _REASONS.get(code):
         return f"{reason} (the server says {code}: {message})" if message else reason
     if isinstance(error, PreconditionError):
         return "it has changed since it was listed; run again when no process writes to it"
@@ -496,15 +422,13 @@ def _reason(error: Exception, verb: str, anonymous: bool) -> str:
         return "it does not exist"
     if isinstance(error, OSError) and error.strerror:
         return _system_reason(error)
+    if message:
+        return f"the server says {code}: {message}"
     if isinstance(error, PermissionDeniedError):
         return denied
     if isinstance(error, UnauthenticatedError):
         return _REFUSED
-    if message:
-        return f"the server says {code}: {message}"
-    if re.search(r"kind: (Timeout|Connect|Request)|timeout on endpoint|connect to the endpoint", text):
+    if re.search(r"kind: (Timeout|Connect|Request)|timeout on endpoint|connect to the endpoint", str(error)):
         return "no answer from the server after several attempts; check the network and AWS_ENDPOINT_URL"
-    if "Invalid bucket name" in text:
-        return _REASONS["InvalidBucketName"]
-    first = " ".join(text.split("\n\nDebug source")[0].split()).rstrip(".")
+    first = " ".join(str(error).split("\n\nDebug source")[0].split()).rstrip(".")
     return re.sub(r"//[^/@\s]*@", "//", first)  # an endpoint's URL may contain a password

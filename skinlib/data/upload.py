@@ -55,7 +55,7 @@ def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> Upl
                     return False
             except OSError as error:
                 raise StorageError(f"{path} cannot be read: {error.strerror}; repair or remove it.") from error
-        target.upload(item.key, path)
+        target.write(item.key, path)
         return True
 
     copied = list(reported(map_ahead(copy, objects, threads=16), len(objects), on_progress))
@@ -64,7 +64,7 @@ def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> Upl
 
 
 def _md5_etag(path: Path) -> str:
-    """Compute the ETag that S3 gives a file uploaded with `Store.upload`."""
+    """Compute the ETag that S3 gives a file uploaded with `Store.write`."""
     with path.open("rb") as file:
         parts = [hashlib.md5(part).digest() for part in iter(lambda: file.read(PART_BYTES), b"")]
     if len(parts) > 1:

@@ -69,7 +69,7 @@ def store_weights(weights: str, store: Store) -> None:
     """Keep a weights file in the store of the run, under its name, which contains its hash."""
     path = check_weights_file(weights)
     if not store.exists(key := _key(weights)):
-        store.upload(key, path)
+        store.write(key, path)
 
 
 def fetch_weights(weights: str, store: Store) -> str:

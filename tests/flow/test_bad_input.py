@@ -45,9 +45,7 @@ def test_a_bucket_that_does_not_exist(place, s3_server):
 
 def test_no_credentials(place, s3_server):
     place.env |= {"AWS_ENDPOINT_URL": s3_server.endpoint_url}
-    assert "There are no AWS credentials for s3://lesions, and it is not public; set AWS_PROFILE" in refused(
-        place, data="s3://lesions"
-    )
+    assert "s3://lesions cannot be opened: it is not public; set AWS_PROFILE" in refused(place, data="s3://lesions")
 
 
 def test_wrong_credentials(place, s3_server):
