@@ -9,12 +9,13 @@ whether the run still works nor ends what it left behind.
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import click
-from metaflow import Flow, Run, get_metadata, get_namespace, namespace
+from metaflow import Flow, Run, get_namespace, namespace
 from metaflow.exception import MetaflowException, MetaflowNotFound
 from psutil import Process
 
@@ -88,12 +89,9 @@ def find_run(run_id: str | None, me: str) -> Run:
 def success_of(run: Run, records: Sequence[Record]) -> str | None:
     """Return how the run, or one that continued it, succeeded; None if none did."""
     later = [record.run for record in records if record.run.created_at >= run.created_at]
-    done = next((each for each in later if each.successful), None)
-    if done is None:
-        return None
-    return (
-        f"Run {run.id} succeeded" if done.id == run.id else f"Run {run.id} was continued as {done.id}, which succeeded"
-    )
+    done = next((each.id for each in later if each.successful), None)
+    continued = "" if done == run.id else f"was continued as {done}, which "
+    return f"Run {run.id} {continued}succeeded" if done else None
 
 
 def take_over(run: Run, records: Sequence[Record], me: str, force: bool) -> None:
@@ -117,7 +115,7 @@ def take_over(run: Run, records: Sequence[Record], me: str, force: bool) -> None
         print(f"{error}; they may still run, and cost money.")
         jobs = []
     schedulers = [process for record in records if (process := record.scheduler())]
-    tasks = activity.task_processes(SCRIPT, FLOW, {record.run.id for record in records})
+    tasks = activity.task_processes(FLOW, {record.run.id for record in records})
     for words in [*(job.name for job in jobs), *(f"process {task.pid}" for task in tasks)]:
         print(f"  still working: {words}", flush=True)
 
@@ -147,19 +145,14 @@ def reason_to_wait(
     """Return why the run may still work, None if what is left of it was left behind by the caller's own."""
     if schedulers:
         return f"process {schedulers[0].pid}"
-    beating = activity.heartbeats([record.run for record in records])
-    hosts = {record.run.pathspec: record.host or "a cluster" for record in records}
-    for path in beating:
-        if path in hosts:
-            return f"its scheduler on {hosts[path]} sends heartbeats"
-    if beating and not jobs and not tasks:
-        return f"{beating[0]} sends heartbeats"
+    for record in records:
+        # Metaflow sends one every 10 s. Of a scheduler on this machine, the process says more.
+        age = time.time() - activity.last_heartbeat(record.run)
+        if not record.here and age < 60:
+            return f"its scheduler on {record.host or 'a cluster'} sent a heartbeat {age:.0f} s ago"
     others = {record.user for record in records} - {me}
     if others and (jobs or tasks):
         return f"{jobs[0].name if jobs else f'process {tasks[0].pid}'}, of {', '.join(sorted(others))}"
-    elsewhere = {record.host for record in records if record.host and not record.here}
-    if jobs and elsewhere and get_metadata().startswith("local"):
-        return f"{jobs[0].name}; whether its scheduler on {elsewhere.pop()} has ended is not known here"
     return None
 
 

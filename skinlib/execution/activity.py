@@ -1,4 +1,4 @@
-"""What still works on a run, and how to end it: heartbeats, jobs and pods, processes on this machine."""
+"""What still works on a run, and how to end it: jobs and pods, and processes on this machine."""
 
 import signal
 import time
@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from metaflow import Run, Task
+from metaflow import Run
 
 from skinlib.errors import RunError
 from skinlib.execution.record import Record
 
-# Metaflow sends a heartbeat every 10 s; an older one than this comes from a scheduler or task that has ended.
-_SECONDS_OF_A_HEARTBEAT = 60.0
-_SECONDS_TO_THE_NEXT = 30.0
 _SECONDS_FOR_A_PROCESS = 10.0
 _SECONDS_FOR_A_JOB = 60.0  # ECS and Kubernetes give a container 30 s before they kill it.
 
@@ -31,52 +28,28 @@ class Job:
     end: Callable[[], object]
 
 
-def heartbeats(runs: Sequence[Run]) -> list[str]:
-    """Return the runs and tasks, by their pathspecs, from which the metadata service still gets heartbeats.
-
-    A heartbeat of the last minute may be the last one, so this waits for the next. Local metadata has none.
-    """
-    found = [*runs, *(task for run in runs for step in run for task in step)]
-    recent = {each.pathspec: beat for each in found if time.time() - (beat := _beat(each)) < _SECONDS_OF_A_HEARTBEAT}
-    if not recent:
-        return []
-    print(f"Waiting up to {_SECONDS_TO_THE_NEXT:.0f} seconds for another heartbeat of the run.", flush=True)
-    of_runs = {run.pathspec for run in runs} & recent.keys()
-    beating: set[str] = set()
-    deadline = time.monotonic() + _SECONDS_TO_THE_NEXT
-    # The heartbeat of a run decides; a task's may come from an orphan.
-    while time.monotonic() < deadline and not (beating & of_runs or (beating and not of_runs)):
-        time.sleep(1)
-        beating = {path for path, beat in recent.items() if _beat(_read(path)) > beat}
-    return sorted(beating, key=len)
-
-
-def _read(pathspec: str) -> Run | Task:
-    return (Run if pathspec.count("/") == 1 else Task)(pathspec, _namespace_check=False)
-
-
-def _beat(found: Run | Task) -> float:
+def last_heartbeat(run: Run) -> float:
+    """Return the Unix time of the last heartbeat of a run's scheduler; 0 without a metadata service."""
     # The Client has no public way to it; Metaflow's service calls it so in what it returns.
-    return float(found._object.get("last_heartbeat_ts") or 0)
+    return float(run._object.get("last_heartbeat_ts") or 0)
 
 
 def unfinished_jobs(record: Record) -> list[Job]:
-    """Return the jobs and pods of a run that have not ended, wherever it recorded that its steps run.
+    """Return the jobs and pods of a run that have not ended.
 
     Raises:
         RunError: they cannot be listed.
     """
     flow, run_id = record.run.pathspec.split("/")
-    found: list[Job] = []
-    for backend, _, namespace in (place.partition("/") for place in record.places):
-        try:
-            if backend == "batch":
-                found += _batch_jobs(flow, run_id.removeprefix("sfn-"))
-            if backend == "kubernetes":
-                found += _pods(flow, run_id.removeprefix("argo-"), namespace)
-        except Exception as error:  # The clients raise their own errors, urllib3's and built-in ones.
-            raise RunError(f"The tasks of run {run_id} on {backend} cannot be listed ({_reason(error)})") from error
-    return found
+    backend, _, namespace = record.place.partition("/")
+    try:
+        if backend == "batch":
+            return list(_batch_jobs(flow, run_id.removeprefix("sfn-")))
+        if backend == "kubernetes":
+            return list(_pods(flow, run_id.removeprefix("argo-"), namespace))
+    except Exception as error:  # The clients raise their own errors, urllib3's and built-in ones.
+        raise RunError(f"The tasks of run {run_id} on {backend} cannot be listed ({_reason(error)})") from error
+    return []
 
 
 def _reason(error: Exception) -> str:
@@ -132,27 +105,18 @@ def end_jobs(jobs: Sequence[Job], remaining: Callable[[], Sequence[Job]]) -> Non
         time.sleep(1)
 
 
-def task_processes(script: Path, flow: str, run_ids: set[str]) -> list[psutil.Process]:
-    """Return the processes on this machine that execute or watch a task of these runs of a flow."""
+def task_processes(flow: str, run_ids: set[str]) -> list[psutil.Process]:
+    """Return this user's processes on this machine that execute or watch a task of these runs of a flow."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        following = dict(pairwise(words))
-        if "step" in words and following.get("--run-id") in run_ids and _runs(process, words, script, flow):
-            found.append(process)
+        if "step" in words and dict(pairwise(words)).get("--run-id") in run_ids:
+            script = next((word for word in words if word.endswith(".py")), "")
+            with suppress(psutil.Error, OSError, UnicodeDecodeError):
+                # Another flow may have a run of the same ID.
+                if f"class {flow}(" in Path(process.cwd(), script).read_text():
+                    found.append(process)
     return found
-
-
-def _runs(process: psutil.Process, words: Sequence[str], script: Path, flow: str) -> bool:
-    """Return whether a process runs the flow, perhaps from another copy of its file; other flows may have equal IDs."""
-    name = next((word for word in words if word.endswith(".py")), "")
-    with suppress(psutil.NoSuchProcess, OSError, UnicodeDecodeError):
-        try:
-            path = Path(process.cwd(), name)
-        except psutil.AccessDenied:  # a process of another user
-            return Path(name).name == script.name
-        return f"class {flow}(" in path.read_text()
-    return False
 
 
 def end_processes(processes: Sequence[psutil.Process]) -> None:

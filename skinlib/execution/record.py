@@ -6,7 +6,6 @@ run that it continues, and a run that dies early has none.
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +15,7 @@ import psutil
 from metaflow import Run
 from metaflow._vendor import click
 from metaflow.decorators import FlowDecorator
-from metaflow.metaflow_config import DEFAULT_DECOSPECS, KUBERNETES_NAMESPACE
+from metaflow.metaflow_config import KUBERNETES_NAMESPACE
 from metaflow.util import get_latest_run_id
 
 from skinlib.execution import backends
@@ -32,43 +31,17 @@ class recorded(FlowDecorator):
 
     def flow_init_ctx(self, options: object) -> None:
         """Add the tags to those of a run that begins; Metaflow calls this in every process of the flow."""
-        context = click.get_current_context(silent=True)
         # The words of the command line after its global options, where Metaflow itself looks for them.
-        words = getattr(context, "saved_args", None) or [""]
-        places = [self.attributes["place"]]
-        if words[0] in ("run", "resume"):
-            specs = [*context.params["decospecs"], *_values(words, "--with"), *DEFAULT_DECOSPECS.split()]
-            places += filter(None, map(_place, specs))
-        tags = [f"datastore:{self.system_ctx.flow_datastore.TYPE}", *(f"compute:{place}" for place in places)]
+        saved = getattr(click.get_current_context(silent=True), "saved_args", None) or [""]
+        words = [part for word in saved for part in word.split("=", 1)]
+        tags = [f"datastore:{self.system_ctx.flow_datastore.TYPE}", f"compute:{self.attributes['place']}"]
         if words[0] in ("run", "resume"):
             began = int(psutil.Process().create_time())
             tags.append(f"scheduler:{socket.gethostname()}/{os.getpid()}/{began}")
         if words[0] == "resume":
-            origin = next(_values(words, "--origin-run-id"), None) or get_latest_run_id(
-                _silent, self.system_ctx.flow.name
-            )
-            tags.append(f"origin:{origin}")
+            latest = get_latest_run_id(lambda *_, **__: None, self.system_ctx.flow.name)
+            tags.append(f"origin:{dict(pairwise(words)).get('--origin-run-id', latest)}")
         self.system_ctx.metadata.add_sticky_tags(sys_tags=tags)
-
-
-def _values(words: Sequence[str], option: str) -> Iterator[str]:
-    for word, following in pairwise([*words, ""]):
-        if word == option:
-            yield following
-        elif word.startswith(f"{option}="):
-            yield word.partition("=")[2]
-
-
-def _place(decorator: str) -> str | None:
-    """Return where a decorator of `--with`, such as `kubernetes:namespace=a,cpu=2`, runs the steps."""
-    name, _, attributes = decorator.partition(":")
-    if name == "kubernetes":
-        namespaces = [text.partition("=")[2] for text in attributes.split(",") if text.startswith("namespace=")]
-        return f"{name}/{(namespaces or [KUBERNETES_NAMESPACE])[0]}"
-    return name if name == "batch" else None
-
-
-def _silent(*_: object, **__: object) -> None: ...
 
 
 def place_of(backend: backends.Backend) -> str:
@@ -85,7 +58,7 @@ class Record:
     Attributes:
         run: the run.
         user: its owner.
-        places: where its steps run: `local`, `batch` or `kubernetes/NAMESPACE`.
+        place: where its GPU steps run: `local`, `batch` or `kubernetes/NAMESPACE`.
         datastore: the type, such as `s3`.
         origin: ID of the run that it continues.
         host: the machine of its scheduler; None if a deployer such as Argo runs it.
@@ -93,7 +66,7 @@ class Record:
 
     run: Run
     user: str
-    places: tuple[str, ...]
+    place: str
     datastore: str | None
     origin: str | None
     host: str | None
@@ -117,13 +90,12 @@ class Record:
 
 def read_record(run: Run) -> Record:
     """Return what a run recorded."""
-    tags = [(name, value) for name, _, value in (tag.partition(":") for tag in run.system_tags)]
-    values = dict(tags)
+    values = {name: value for name, _, value in (tag.partition(":") for tag in run.system_tags)}
     host, pid, began = values.get("scheduler", "/0/0").rsplit("/", 2)
     return Record(
         run=run,
         user=values.get("user", "an unknown user"),
-        places=tuple(sorted(value for name, value in tags if name == "compute")),
+        place=values.get("compute", "local"),
         datastore=values.get("datastore"),
         origin=values.get("origin"),
         host=host or None,

@@ -46,15 +46,7 @@ def test_the_places_of_all_moves_are_found_from_any_of_the_runs() -> None:
     for each in (first, second, third):
         each.parent = [other, third, second, first]
         assert [found.run.id for found in record.family(each)] == ["3", "2", "1"]
-    assert [found.places for found in record.family(third)] == [("local",), ("kubernetes/team",), ("batch",)]
-
-
-@pytest.mark.parametrize(
-    ("decorator", "place"),
-    [("batch:cpu=2", "batch"), ("kubernetes:cpu=2,namespace=team", "kubernetes/team"), ("retry:times=1", None)],
-)
-def test_the_decorators_of_with_are_places_too(decorator: str, place: str | None) -> None:
-    assert record._place(decorator) == place
+    assert [found.place for found in record.family(third)] == ["local", "kubernetes/team", "batch"]
 
 
 @pytest.fixture
@@ -73,9 +65,9 @@ def tasks(tmp_path: Path) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
 
 
 def test_tasks_are_matched_by_flow_and_by_run(tasks: dict[str, subprocess.Popen[bytes]]) -> None:
-    found = activity.task_processes(Path("train.py"), FLOW, {"12"})
+    found = activity.task_processes(FLOW, {"12"})
     assert [process.pid for process in found] == [tasks[FLOW].pid]
-    assert activity.task_processes(Path("train.py"), FLOW, {"13"}) == []
+    assert activity.task_processes(FLOW, {"13"}) == []
 
 
 def test_a_process_that_has_gone_is_not_an_error(tasks: dict[str, subprocess.Popen[bytes]]) -> None:
