@@ -114,15 +114,15 @@ def roc_figure(scores: Scores) -> "Figure":
     if sensitivity["value"] is not None and specificity["value"] is not None:  # both classes are there
         dot = {"color": VERMILION, "markersize": 9, "markeredgecolor": "white"}
         axes.plot(1 - specificity["value"], sensitivity["value"], "o", **dot)
-    words = [
-        f"Dot: operating point, threshold {point['threshold']:.3f}",
-        f"sensitivity {estimate(sensitivity)}",
-        f"specificity {estimate(specificity)}",
-    ]
-    if scores["shortcut"] is not None:
-        words += ["", "AUROC of the colour baseline", estimate(scores["shortcut"]["auroc"])]
-    words += ["", "Band: pointwise 95% interval"]
-    axes.text(1.06, 0.02, "\n".join(words), linespacing=1.5)
+    words = f"""Dot: operating point, threshold {point["threshold"]:.3f}
+sensitivity {estimate(sensitivity)}
+specificity {estimate(specificity)}
+
+AUROC of the colour baseline
+{estimate(scores["shortcut"]["auroc"])}
+
+Band: pointwise 95% interval"""
+    axes.text(1.06, 0.02, words, linespacing=1.5)
     axes.set(xlabel="1 - specificity (false positive rate)", ylabel="sensitivity (true positive rate)")
     axes.set(aspect=1, anchor="W")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -130,22 +130,16 @@ def roc_figure(scores: Scores) -> "Figure":
 
 
 def reliability_figure(calibration: BeforeAndAfter) -> "Figure":
-    """Draw the observed rate of malignant images against the predicted one, with intervals, before and after scaling.
-
-    Args:
-        calibration: of a set of images; "before" is left out if it is None.
-    """
-    both = {"before": calibration["before"], "after": calibration["after"]}
-    shown = {when: of for when, of in both.items() if of is not None}
-    figure, grid = _figure(4.5, 1, len(shown), squeeze=False)
-    for axes, (when, of) in zip(grid.flat, shown.items(), strict=True):
+    """Draw the observed rate of malignant images against the predicted one, with intervals, before and after."""
+    figure, panels = _figure(4.5, 1, 2)
+    for axes, when, of in zip(panels, ("before", "after"), (calibration["before"], calibration["after"]), strict=True):
         _reliability(axes, of)
         error = calibration_error(of["ece"], of["ece_noise"])
         words = f"{when} scaling\nECE {error}\nBrier score {estimate(of['brier'])}"
         axes.set_title(words, fontsize=11, loc="left")
-    grid[0, 0].set_ylabel("observed rate of malignant images")
-    grid[0, 0].text(0.03, 0.93, "prediction too low", fontsize=9, va="top", color=GREY)
-    grid[0, 0].text(0.97, 0.05, "prediction too high", fontsize=9, ha="right", color=GREY)
+    panels[0].set_ylabel("observed rate of malignant images")
+    panels[0].text(0.03, 0.93, "prediction too low", fontsize=9, va="top", color=GREY)
+    panels[0].text(0.97, 0.05, "prediction too high", fontsize=9, ha="right", color=GREY)
     return figure
 
 

@@ -50,10 +50,11 @@ def show(card: Card, assessment: Assessment, title: str, model_card: str, synthe
 def _ranking(card: Card, assessment: Assessment) -> None:
     report, scores = assessment.report, assessment.report["all"]
     images = f"{scores['n']:,} test images, {scores['n_malignant']:,} malignant"
-    parts = [f"**AUROC {estimate(scores['auroc'])}** on {images}; with 95% intervals in brackets."]
-    if (shortcut := scores["shortcut"]) is not None:
-        parts.append(f"{gain_note(shortcut['auroc'], shortcut['difference'])} {COLOUR_BASELINE}")
-    parts.append(_twins(report["n_twins"]))
+    parts = [
+        f"**AUROC {estimate(scores['auroc'])}** on {images}; with 95% intervals in brackets.",
+        f"{gain_note(scores['shortcut']['auroc'], scores['shortcut']['difference'])} {COLOUR_BASELINE}",
+        _twins(report["n_twins"]),
+    ]
     card.append(Markdown("\n\n".join(parts)))
     _metrics(card, report, "Ranking")
     card.append(picture(figures.roc_figure(scores)))
@@ -95,10 +96,9 @@ prevalence of these test images, which is much higher than in practice."""
 
 def _calibration(card: Card, assessment: Assessment) -> None:
     calibration = assessment.report["all"]["calibration"]
-    words = "In a calibrated model, about 80% of the images with a probability of 0.8 are malignant. ECE is the "
-    words += "expected calibration error; the value in brackets is what 95% of perfectly calibrated models stay below."
-    if calibration["before"] is not None:
-        words += " The temperature was fitted on validation images."
+    words = """In a calibrated model, about 80% of the images with a probability of 0.8 are malignant. ECE is the \
+expected calibration error; the value in brackets is what 95% of perfectly calibrated models stay below. The \
+temperature was fitted on validation images."""
     card.append(Markdown(f"## Calibration\n\n{words}"))
     _metrics(card, assessment.report, "Calibration")
     card.append(picture(figures.reliability_figure(calibration)))

@@ -49,14 +49,14 @@ class Contest:
         groups: int64 (N,), equal for near-duplicates.
         test: Indices of the test images.
         probabilities: float64, of the new version for the test images.
-        above_shortcut: How much the AUROC is above that of the colour baseline, if that was measured.
+        above_shortcut: How much the AUROC is above that of the colour baseline.
     """
 
     packed: PackedDataset
     groups: NDArray[np.int64]
     test: NDArray[np.int64]
     probabilities: NDArray[np.float64]
-    above_shortcut: AgainstShortcut | None
+    above_shortcut: AgainstShortcut
 
 
 def model_name(name: str, synthetic: bool, branch: str) -> str:
@@ -233,8 +233,7 @@ def _judge(champion: ModelVersion | None, policy: Policy, contest: Contest) -> V
         alias = CHAMPION if policy == "always" else CHALLENGER
         return {"alias": alias, "champion": number, "reason": f"Not compared, since promotion is set to {policy}."}
     if champion is None:
-        measured = contest.above_shortcut
-        gain = measured["difference"] if measured else Estimate(value=None, interval=None)
+        gain = contest.above_shortcut["difference"]
         earned = is_above_zero(gain)
         words = f"above the colour baseline by more than noise: AUROC{_shown(gain)}"
         reason = f"There was no champion, and on the test images it is {'' if earned else 'not '}{words}."

@@ -26,7 +26,6 @@ DRAWN = {
     "roc": lambda: figures.roc_figure(FULL),
     "no roc": lambda: figures.roc_figure(BENIGN),
     "reliability": lambda: figures.reliability_figure(FULL["calibration"]),
-    "reliability after": lambda: figures.reliability_figure(FULL["calibration"] | {"before": None}),
     "decision": lambda: figures.decision_figure(FULL["decision_curve"], 0.49),
     "decision, late": lambda: figures.decision_figure(FULL["decision_curve"], 0.999),
     "confusion": lambda: figures.confusion_figure(LABELS, PROBABILITIES, THRESHOLD),
@@ -128,10 +127,6 @@ def test_roc_figure_marks_the_operating_point_and_the_band():
         assert {(rate, low), (rate, high)} <= set(map(tuple, outline))
 
 
-def test_roc_figure_leaves_out_a_baseline_that_was_not_computed():
-    assert "colour baseline" not in "\n".join(texts(figures.roc_figure(results.report("bare")["all"])))
-
-
 @pytest.mark.parametrize(
     ("n", "n_malignant", "words"),
     [
@@ -157,11 +152,6 @@ def test_reliability_figure_shows_every_bin_with_its_interval_before_and_after()
         assert ends == pytest.approx(np.array([b["interval"] for b in of["bins"]]))
         words = f"{when} scaling\nECE {of['ece']:.3f} (up to {of['ece_noise']:.3f} by chance)\nBrier score "
         assert axes.get_title(loc="left") == words + estimate(of["brier"])
-
-
-def test_reliability_figure_leaves_out_unknown_probabilities():
-    (axes,) = figures.reliability_figure(results.report("bare")["all"]["calibration"]).axes
-    assert axes.get_title(loc="left").startswith("after scaling")
 
 
 def test_decision_figure_compares_the_model_with_all_and_none():
