@@ -1,9 +1,7 @@
 """Converts decoded images to 8-bit sRGB, the colours that a viewer shows."""
 
 import io
-import struct
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -16,33 +14,6 @@ _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _REMEDY = "export it as sRGB"
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour spaces of ICC profiles, and Pillow's modes for them
 
-# Code points of ITU-T H.273 that viewers show as sRGB: sRGB, unspecified, and those of standard video.
-_PRIMARIES, _TRANSFERS = (1, 2, 5, 6), (1, 2, 6, 13, 14, 15)
-_SRGB_CHROMATICITY = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)  # white, red, green, blue
-
-
-def embedded_profile(image: Image.Image, data: bytes) -> bytes | None:
-    """Return the ICC profile of an opened image; None means that its colours are sRGB.
-
-    Raises:
-        DataError: The file says without a profile that its colours are not sRGB.
-    """
-    if "icc_profile" in image.info:
-        profile: object = image.info["icc_profile"]  # None if Pillow found it damaged
-        return profile if isinstance(profile, bytes) else b""
-    space = None
-    if image.format in ("AVIF", "JPEG2000"):
-        place = data.find(b"colr")
-        if place > 0 and image.format == "JPEG2000" and data[place + 4] in (2, 3):  # a profile, which Pillow ignores
-            (length,) = struct.unpack(">I", data[place - 4 : place])
-            return data[place + 7 : place - 4 + length]
-        space = _boxed_space(data[place : place + 12]) if place > 0 else None
-    elif image.format == "PNG":
-        space = _png_space(image.info, data)
-    if space:
-        raise DataError(f"its colours are {space}, but it has no colour profile; {_REMEDY}")
-    return None
-
 
 def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     """Convert an opaque image to 8-bit sRGB.
@@ -52,83 +23,47 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     Without a profile, RGB and grey are taken for sRGB, and CMYK is converted without colour management.
 
     Args:
-        image: in a mode of 8 bits, LAB, or I;16.
-        profile: from `embedded_profile`.
+        image: in a mode of 8 bits, or LAB.
+        profile: its ICC profile; None if it has none, which is then taken for sRGB.
 
     Raises:
         DataError: The profile is damaged or belongs to another kind of pixels.
     """
     if image.mode == "LAB":  # colours of known meaning, which need no profile
         return _applied(ImageCms.buildTransform(_LAB, _SRGB, "LAB", "RGB", _INTENT), image)
-    grey = image.mode in ("1", "L", "I;16")
-    pixels = "GRAY" if grey else "CMYK" if image.mode == "CMYK" else "RGB"
-    mode, transform = "RGB", None
-    if profile is not None:
-        space, mode, transform = _transform(profile, deep=image.mode == "I;16")
-        if space != pixels and (space, pixels) != ("RGB", "GRAY"):
-            raise DataError(f"its colour profile is for {space} pixels, but its pixels are {pixels}; {_REMEDY}")
-    if image.mode == "I;16" and not (transform and mode == "I;16"):  # `convert` would clip at 255
-        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    return _applied(transform, image.convert(mode)) if transform else image.convert("RGB")
+    if profile is None:
+        return image.convert("RGB")
+    pixels = {"1": "GRAY", "L": "GRAY", "CMYK": "CMYK"}.get(image.mode, "RGB")
+    space, transform = _transform(profile)
+    if space != pixels and (space, pixels) != ("RGB", "GRAY"):
+        raise DataError(f"its colour profile is for {space} pixels, but its pixels are {pixels}; {_REMEDY}")
+    return _applied(transform, image.convert(_MODES[space])) if transform else image.convert("RGB")
 
 
 @lru_cache(maxsize=32)  # the images of a data set share a few profiles
-def _transform(profile: bytes, deep: bool) -> tuple[str, str, ImageCms.ImageCmsTransform | None]:
-    """Return a profile's colour space, the mode that its transform takes, and the transform, None if not needed."""
+def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """Return a profile's colour space and its transform to sRGB, None if that changes nothing."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space.strip()
-        mode = "I;16" if deep and space == "GRAY" else _MODES[space]
         flags = ImageCms.Flags.BLACKPOINTCOMPENSATION
         if space == "GRAY":  # otherwise, LittleCMS approximates the curve by so few points that shadows are 10 off
             flags |= ImageCms.Flags.NOOPTIMIZE
-        transform = ImageCms.buildTransform(source, _SRGB, mode, "RGB", _INTENT, flags)
+        transform = ImageCms.buildTransform(source, _SRGB, _MODES[space], "RGB", _INTENT, flags)
     except (OSError, ValueError, KeyError, ImageCms.PyCMSError) as error:
         raise DataError(f"its colour profile is damaged or of an unknown kind; {_REMEDY}") from error
     if space == "CMYK":
-        return space, mode, transform
+        return space, transform
     levels = np.arange(0, 256, 15, dtype=np.uint8)
     if space == "RGB":
-        colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
-        probe = Image.fromarray(colours)
+        levels = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
     else:
-        colours = np.arange(256, dtype=np.uint8)[None, :, None]
-        probe = Image.fromarray(colours[..., 0] * np.uint16(257) if deep else colours[..., 0])
-    change = np.abs(np.asarray(_applied(transform, probe)).astype(int) - colours).max()
-    return space, mode, transform if change > 1 else None
+        levels = levels[None]
+    changed = np.asarray(_applied(transform, Image.fromarray(levels))).astype(int)
+    expected = levels if space == "RGB" else levels[..., None]
+    return space, transform if np.abs(changed - expected).max() > 1 else None
 
 
 def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
     out: Image.Image = transform.apply(image)
     return out
-
-
-def _boxed_space(box: bytes) -> str | None:
-    """Name the colour space in the first 12 bytes of a `colr` box of AVIF or JPEG 2000, if it is not sRGB."""
-    if box[4:8] == b"nclx":
-        return _coded_space(*struct.unpack(">HH", box[8:12]))
-    number = int.from_bytes(box[7:11], "big")
-    if box[4] == 1 and number not in (0, 12, 15, 16, 17, 18):  # black and white, CMYK, sRGB, grey and its YCbCr
-        return f"space {number} of JPEG 2000"
-    return None
-
-
-def _png_space(info: dict[str | tuple[int, int], Any], data: bytes) -> str | None:
-    """Name the colour space in the chunks of a PNG file, if it is not sRGB; cICP precedes sRGB, gAMA and cHRM."""
-    place = data.find(b"\0\0\0\4cICP", 0, data.find(b"IDAT"))
-    if place > 0:
-        return _coded_space(data[place + 8], data[place + 9])
-    if "srgb" in info:
-        return None
-    if "gamma" in info and abs(info["gamma"] * 2.2 - 1) > 0.05:  # the tolerance of libpng
-        return f"of gamma {info['gamma']:g} by its gAMA chunk"
-    chromaticity = info.get("chromaticity", _SRGB_CHROMATICITY)
-    if max(abs(a - b) for a, b in zip(chromaticity, _SRGB_CHROMATICITY, strict=True)) > 0.01:
-        return "not sRGB by its cHRM chunk"
-    return None
-
-
-def _coded_space(primaries: int, transfer: int) -> str | None:
-    if primaries in _PRIMARIES and transfer in _TRANSFERS:
-        return None
-    return f"code points {primaries} and {transfer} of H.273"

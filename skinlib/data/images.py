@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from skinlib.data.colour import embedded_profile, to_srgb
-from skinlib.data.formats import check_format, refuse_other_formats, unidentified
+from skinlib.data.colour import to_srgb
+from skinlib.data.formats import check_format, refuse_other_formats
 from skinlib.errors import DataError
 
 SIDE = 224
 MIN_SIDE = 32  # below this, even a doctor could not judge a lesion
 MAX_PIXELS = 100_000_000  # 300 MB decoded
-SETTINGS = f"{SIDE}-bilinear-2"  # part of cache keys: increase the last number when `decode` returns other pixels
+SETTINGS = f"{SIDE}-bilinear-3"  # part of cache keys: increase the last number when `decode` returns other pixels
 
 
 def fit(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -60,12 +60,13 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data)) as image:
             _check(image)
             check_format(image, data)
-            profile = embedded_profile(image, data)
+            # Pillow gives None for a damaged profile.
+            profile = (image.info["icc_profile"] or b"") if "icc_profile" in image.info else None
             image.load()
             opaque = _opaque(ImageOps.exif_transpose(image), image)
             return fit(np.asarray(to_srgb(opaque, profile)))
     except UnidentifiedImageError:
-        raise unidentified(data) from None
+        raise DataError("it is not an image, or one with a damaged header or of an unsupported kind") from None
     except Image.DecompressionBombError:
         raise DataError(f"it is too big: at most {MAX_PIXELS // 10**6} million pixels are allowed") from None
     except (DataError, MemoryError):
@@ -95,9 +96,9 @@ def _opaque(image: Image.Image, opened: Image.Image) -> Image.Image:
         tiff_tags = getattr(opened, "tag_v2", {})
         # Pillow does not scale 12-bit pixels, and does not invert grey images in which zero is white.
         largest = 4095 if tiff_tags.get(258) in (12, (12,)) else 65535
-        pixels = np.asarray(image).astype(np.uint32) * 65535 // largest
+        pixels = ((np.asarray(image).astype(np.uint32) * 255 + largest // 2) // largest).astype(np.uint8)
         white_is_zero = tiff_tags.get(262) == 0
-        return Image.fromarray((65535 - pixels if white_is_zero else pixels).astype(np.uint16))
+        return Image.fromarray(255 - pixels if white_is_zero else pixels)
     if image.mode in ("I", "F"):
         raise DataError("the range of its signed or 32-bit pixels is unknown")
     if image.has_transparency_data:

@@ -133,24 +133,27 @@ def test_the_orientation_of_a_tiff_is_applied() -> None:
     ("data", "reason"),
     [
         (tiff(raw(WIDE), 1, [16], signed=[2]), "the range of its signed or 32-bit pixels is unknown"),
-        (tiff(ROW.tobytes(), 1, [8], signed=[2]), "it is a TIFF file with signed pixels, which is not supported"),
+        (tiff(ROW.tobytes(), 1, [8], signed=[2]), "it is a TIFF file of an unsupported kind; save it again"),
         (
             tiff(raw(SCENE.transpose(2, 0, 1).astype(np.uint16)), 2, [16] * 3, planar=[2]),
-            "it is a TIFF file with separate planes",
+            "it is a TIFF file of an unsupported kind; save it again",
         ),
-        (tiff(SCENE.tobytes(), 8, [8] * 3, planar=[2]), "it is a TIFF file with separate planes"),
-        (tiff(bytes(SIDE * SIDE * 4), 5, [8] * 4, inks=[2]), "it is a TIFF file with inks other than CMYK"),
+        (tiff(SCENE.tobytes(), 8, [8] * 3, planar=[2]), "it is a TIFF file of an unsupported kind; save it again"),
+        (tiff(bytes(SIDE * SIDE * 4), 5, [8] * 4, inks=[2]), "it is a TIFF file of an unsupported kind; save it again"),
         (
             tiff(bytes(SIDE * SIDE * 3), 6, [8] * 3, subsampling=[2, 2]),
-            "it is a TIFF file with uncompressed subsampled colours",
+            "it is a TIFF file of an unsupported kind; save it again",
         ),
         (
             tiff(ROW.tobytes(), 3, [8], palette=[*range(256)] * 3),
-            "it is a TIFF file with a palette of 8-bit colours",
+            "it is a TIFF file of an unsupported kind; save it again",
         ),
-        (tiff(SCENE.tobytes(), 9, [8] * 3), "it is a TIFF file of an unsupported kind or with a damaged header"),
-        (tiff(raw(WIDE), 32803, [16]), "it is a TIFF file of an unsupported kind or with a damaged header"),
-        (tiff(raw(WIDE), 0, [16], ">"), "it is a TIFF file of an unsupported kind or with a damaged header"),
+        (
+            tiff(SCENE.tobytes(), 9, [8] * 3),
+            "it is not an image, or one with a damaged header or of an unsupported kind",
+        ),
+        (tiff(raw(WIDE), 32803, [16]), "it is not an image, or one with a damaged header or of an unsupported kind"),
+        (tiff(raw(WIDE), 0, [16], ">"), "it is not an image, or one with a damaged header or of an unsupported kind"),
         (tiff(SCENE.tobytes(), 2, [8] * 3, dng=[1, 4]), "it is a camera raw file; export it as JPEG"),
         (tiff(SCENE.tobytes(), 2, [8] * 3, subfile=[1]), "it is a camera raw file; export it as JPEG"),
     ],
@@ -182,12 +185,8 @@ def test_a_transparent_level_of_16_bit_grey_is_refused() -> None:
         (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "a camera raw file"),
         (b"II*\0\x10\0\0\0CR\x02\0", "a camera raw file"),
         (b"FUJIFILMCCD-RAW 0201", "a camera raw file"),
-        (b"\xff\x0a" + bytes(20), "a JPEG XL image"),
         (b"%PDF-1.7\n", "a PDF document; extract its pictures, for example with pdfimages"),
-        (b"<?xml version='1.0'?>\n<!-- made by hand -->\n<svg xmlns='...'>", "an SVG drawing; convert it to PNG"),
-        (b"<svg width='9'>", "an SVG drawing"),
         (b"\n<!DOCTYPE html><html><body>404", "a web page, perhaps an error message; download the image again"),
-        (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code>", "an error message of a server"),
         (b"PK\x03\x04" + bytes(60), "an archive; unpack it"),
         (b"\x1f\x8b\x08" + bytes(60), "an archive"),
         (bytes(257) + b"ustar\0" + bytes(60), "an archive"),
@@ -218,8 +217,3 @@ def test_avif_is_read() -> None:
 def test_avif_with_a_general_brand_is_read() -> None:
     data = encode(SCENE, "AVIF", quality=95).replace(b"ftypavif", b"ftypmif1", 1)
     assert largest_difference(decode(data), SCENE) <= 12
-
-
-def test_an_unsupported_jpeg_is_called_a_jpeg() -> None:
-    with pytest.raises(DataError, match="it is a JPEG file of an unsupported kind or with a damaged header"):
-        decode(b"\xff\xd8\xff\xff" + bytes(100))
