@@ -49,7 +49,7 @@ def parse(text: str, name: str) -> dict[str, object]:
         ConfigError: It is something else; the message says where.
     """
     try:
-        config = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_without_repetition, parse_constant=_refuse)
+        config = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_without_repetition)
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"The {name} is not valid JSON ({error.msg} in line {error.lineno}, column {error.colno}); correct it, "
@@ -67,10 +67,6 @@ def _without_repetition(pairs: Sequence[tuple[str, object]]) -> dict[str, object
     if repeated := [key for key in dict.fromkeys(keys) if keys.count(key) > 1]:
         raise ValueError(f"the key {', '.join(repeated)} occurs twice in one object")
     return dict(pairs)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def ensure_home() -> None:

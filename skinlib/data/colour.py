@@ -4,6 +4,7 @@ import io
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from skinlib.errors import DataError
@@ -54,14 +55,14 @@ def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
         raise DataError(f"its colour profile is damaged or of an unknown kind; {_REMEDY}") from error
     if space == "CMYK":
         return space, transform
-    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    levels: NDArray[np.uint8] = np.arange(0, 256, 15 if space == "RGB" else 1, dtype=np.uint8)
     if space == "RGB":
-        levels = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+        colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
     else:
-        levels = levels[None]
-    changed = np.asarray(_applied(transform, Image.fromarray(levels))).astype(int)
-    expected = levels if space == "RGB" else levels[..., None]
-    return space, transform if np.abs(changed - expected).max() > 1 else None
+        colours = levels[None]
+    changed = np.asarray(_applied(transform, Image.fromarray(colours))).astype(int)
+    change = changed - (colours if space == "RGB" else colours[..., None])
+    return space, transform if np.abs(change).max() > 1 else None
 
 
 def _applied(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:

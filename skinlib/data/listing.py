@@ -12,8 +12,9 @@ from skinlib.errors import DataError, StorageError
 
 _LAYOUT = f"a data set needs {' and '.join(SPLITS)}, each with {' and '.join(CLASSES)}"
 _SPLIT_AND_CLASS = re.compile(rf"(.+?)/(?:{'|'.join(SPLITS)})/(?:{'|'.join(CLASSES)})/", re.IGNORECASE)
-_JUNK = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\\r", "_success")  # what systems and Spark leave behind
-_JUNK_FOLDERS = ("__MACOSX", "@eaDir", "_temporary")
+_PART = re.compile(rf"(.+)/(?:{'|'.join(SPLITS)})(?:/(?:{'|'.join(CLASSES)}))?", re.IGNORECASE)
+_JUNK = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\\r")  # what systems leave behind
+_JUNK_FOLDERS = ("__MACOSX", "@eaDir")
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def list_images(url: str, splits: Sequence[str] = SPLITS) -> Listing:
 def is_hidden(key: str) -> bool:
     """Return whether a file is hidden, or one of those that systems add to folders, archives and buckets."""
     parts = key.split("/")
-    junk = parts[-1].lower() in _JUNK or parts[-1].endswith("_$folder$")  # Hadoop's marker of a folder
-    return junk or any(part in _JUNK_FOLDERS or (part.startswith(".") and part not in (".", "..")) for part in parts)
+    folder = any(part in _JUNK_FOLDERS or (part.startswith(".") and part not in (".", "..")) for part in parts)
+    return folder or parts[-1].lower() in _JUNK
 
 
 def _folders(objects: Sequence[Object], root: str) -> set[str]:
@@ -83,13 +84,10 @@ def _check_level(url: str, objects: Sequence[Object], tops: set[str]) -> None:
     names = {name.lower() for name in tops}
     if names.intersection(SPLITS):
         return
-    parts = url.removeprefix("s3://").lower().split("/")
+    if part := _PART.fullmatch(url):
+        raise DataError(f"{url} is only a part of a data set; give {part[1]}.")
     if names.intersection(CLASSES):
-        if parts[-1] in SPLITS and len(parts) > 1:
-            raise DataError(f"{url} is only a part of a data set; give {url.rsplit('/', 1)[0]}.")
         raise DataError(f"{url} has {' and '.join(CLASSES)}, but not in {' and '.join(SPLITS)}; {_LAYOUT}.")
-    if parts[-1] in CLASSES and len(parts) > 2 and parts[-2] in SPLITS:
-        raise DataError(f"{url} is only a part of a data set; give {url.rsplit('/', 2)[0]}.")
     below = sorted({match[1] for item in objects if (match := _SPLIT_AND_CLASS.match(item.key))})
     if below:
         places = " or ".join(f"{url}/{folder}" for folder in below[:3])

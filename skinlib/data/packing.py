@@ -11,12 +11,12 @@ Files in the cache:
 What is damaged there is noticed, and made again by the next `prepare`.
 """
 
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import zlib
@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import psutil
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from skinlib import machine
@@ -97,8 +99,7 @@ def prepare(
         if not _intact_manifest(cache, manifest.hash):
             _publish(cache, folder / "images.npy", manifest, checksum)
     if all_read:  # otherwise a later run must try again: a restored archive looks the same in a listing
-        content = [manifest.hash, manifest.rejected]
-        cache.write(record_key, json.dumps([*content, digest(content)]).encode())
+        cache.write(record_key, json.dumps([manifest.hash, manifest.rejected]).encode())
     return manifest
 
 
@@ -123,7 +124,7 @@ def open_packed(cache: Store, manifest_hash: str) -> PackedDataset:
         etags = {item.key: item.etag for item in cache.list(folder)}
         version = digest(etags.get(f"{folder}/images.npy"))[:16]  # so that no copy hides a changed object
         path = _scratch() / f"{Path(folder).name}-{version}.npy"
-        with _lock(path.with_suffix(".lock")):
+        with FileLock(path.with_suffix(".lock")):
             try:
                 return PackedDataset(_mapped(path, manifest, checksum), manifest)
             except ValueError:
@@ -157,17 +158,16 @@ def _known_manifest(cache: Store, record_key: str) -> Manifest | None:
     if not cache.exists(record_key):
         return None
     try:
-        manifest_hash, rejected, check = json.loads(cache.read(record_key))
-        if check != digest([manifest_hash, rejected]):
-            raise ValueError("its checksum is wrong")
+        manifest_hash, rejected = json.loads(cache.read(record_key))
+        rejected = tuple((key, reason) for key, reason in rejected)
     except _DAMAGE:
-        _say_damaged(f"{cache.url}/{record_key} is damaged")
+        print(f"{cache.url}/{record_key} is damaged; the images are read again.", file=sys.stderr, flush=True)
         return None
     manifest = _intact_manifest(cache, manifest_hash)
     if not manifest:
-        _say_damaged(f"{cache.url}/{_folder(manifest_hash)} is missing or damaged")
-        return None
-    return replace(manifest, rejected=tuple((key, reason) for key, reason in rejected))
+        packed = f"{cache.url}/{_folder(manifest_hash)}"
+        print(f"{packed} is missing or damaged; the images are read again.", file=sys.stderr, flush=True)
+    return manifest and replace(manifest, rejected=rejected)
 
 
 def _intact_manifest(cache: Store, manifest_hash: str) -> Manifest | None:
@@ -176,10 +176,6 @@ def _intact_manifest(cache: Store, manifest_hash: str) -> Manifest | None:
         return open_packed(cache, manifest_hash).manifest
     except _DamagedError:
         return None
-
-
-def _say_damaged(what: str) -> None:
-    print(f"{what}; the images are read again.", file=sys.stderr, flush=True)
 
 
 def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest, int, bool]:
@@ -264,44 +260,19 @@ def _scratch() -> Path:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    try:
-        file = path.open("w")
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written ({error.strerror}); set TMPDIR to another folder.") from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
 def _scratch_folder(cache: Store) -> Iterator[Path]:
     """Give a temporary folder, on the disk of a local cache so that the result only has to be renamed."""
     parent = cache.local_path / "skinlib/packed" if cache.local_path else _scratch()
+    here = f".building-{socket.gethostname()}-"
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        for other in parent.glob(".building-*"):
-            _delete_if_abandoned(other)
-        with (
-            tempfile.TemporaryDirectory(dir=parent, prefix=".building-") as folder,
-            Path(folder, "lock").open("w") as lock,
-        ):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            print("locked", file=lock, flush=True)
+        for other in parent.glob(f"{here}*"):
+            if not psutil.pid_exists(int(other.name.rsplit("-", 2)[1])):  # its process was killed
+                shutil.rmtree(other, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=parent, prefix=f"{here}{os.getpid()}-") as folder:
             yield Path(folder)
     except OSError as error:
         raise StorageError(f"The images cannot be packed in {parent} ({error.strerror}); make room there.") from error
-
-
-def _delete_if_abandoned(folder: Path) -> None:
-    """Delete the temporary folder of a process that was killed: the system has released its lock."""
-    try:
-        with (folder / "lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if lock.read():  # otherwise its process is about to lock it
-                shutil.rmtree(folder)
-    except OSError:  # in use, or deleted by another process
-        pass
 
 
 def _publish(cache: Store, images: Path, manifest: Manifest, checksum: int) -> None:

@@ -32,8 +32,6 @@ class AgainstShortcut(TypedDict):
 
     auroc: Estimate  # of the baseline
     difference: Estimate  # AUROC of the model minus that of the baseline
-    standard_error: float | None  # of the difference
-    p: float | None  # two-sided, of no difference
 
 
 class PredictiveValues(TypedDict):
@@ -250,8 +248,6 @@ def _against_shortcut(images: _Images, drawn: dict[str, NDArray[np.float64]]) ->
     return {
         "auroc": intervals.estimate(*drawn["shortcut"]),
         "difference": {"value": paired.difference, "interval": paired.interval},
-        "standard_error": paired.standard_error,
-        "p": paired.p,
     }
 
 

@@ -136,11 +136,6 @@ def _locate(recorded: str | None) -> str:
             "something like http://localhost:5000 or sqlite:///mlflow.db."
         )
     database = _sqlite_path(uri)
-    if database and {"%", "?"} & set(str(database.absolute())):
-        raise TrackingError(
-            f"MLflow cannot use {database.absolute()}, since it reads % and ? in its path as codes; rename "
-            "the folder, or set MLFLOW_TRACKING_URI to sqlite:////FOLDER/mlflow.db."
-        )
     return f"sqlite:///{database.absolute()}" if database else uri
 
 

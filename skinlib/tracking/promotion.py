@@ -93,25 +93,18 @@ def decide(run: RecordedRun, version: registry.RegisteredModel, policy: Policy, 
     name, number = version["name"], version["version"]
     with connect(run["uri"]) as client:
         tags = client.get_model_version(name, number).tags
-        standing = champion_of(client, name)
+        standing = _champion(client, name)
         # A task that was killed here has left the verdict, and perhaps the alias.
-        if "skinlib.decided" in tags or (standing and _number(standing) == number):
+        if "skinlib.decided" in tags or standing == number:
             before = tags.get("skinlib.compared_with")
             verdict: Verdict = {"alias": tags["skinlib.verdict"], "champion": before, "reason": tags["skinlib.reason"]}
         else:
-            verdict = _judge(standing, policy, contest)
+            verdict = _judge(name, standing, policy, contest)
             # Another run may have finished while this one compared.
-            while verdict["alias"] == CHAMPION and _number(standing) != _number(champion_of(client, name)):
-                standing = champion_of(client, name)
-                verdict = _judge(standing, policy, contest)
-            facts: dict[str, object] = {
-                "verdict": verdict["alias"],
-                "reason": verdict["reason"],
-                "compared_with": verdict["champion"],
-            }
-            if verdict["alias"] == CHAMPION:
-                facts |= _promoted(who, verdict["champion"])
-            _tag(client, name, number, facts)
+            while verdict["alias"] == CHAMPION and standing != (now := _champion(client, name)):
+                standing, verdict = now, _judge(name, now, policy, contest)
+            facts = {"verdict": verdict["alias"], "reason": verdict["reason"], "compared_with": standing}
+            _tag(client, name, number, facts | (_promoted(who, standing) if verdict["alias"] == CHAMPION else {}))
             description = client.get_model_version(name, number).description or ""
             text = registry.excerpt(f"{verdict['reason']}\n\n{description}")
             client.update_model_version(name, number, description=text)
@@ -127,7 +120,7 @@ def promote(name: str, number: str, who: str) -> str | None:
         TrackingError: There is no such version, or MLflow does not answer or refuses.
     """
     with connect() as client:
-        before = _number(champion_of(client, name))
+        before = _champion(client, name)
         if before == number:
             raise TrackingError(f"Version {number} of {name} is the champion already.")
         try:
@@ -147,17 +140,16 @@ def rollback(name: str, who: str) -> tuple[str, str]:
         TrackingError: There is no champion, or none before it, or MLflow does not answer or refuses.
     """
     with connect() as client:
-        standing = champion_of(client, name)
-        before = standing and standing.tags.get("skinlib.promoted_from")
-        if standing is None or not before:
+        standing = _champion(client, name)
+        before = standing and client.get_model_version(name, standing).tags.get("skinlib.promoted_from")
+        if not standing or not before:
             raise TrackingError(
                 f"{name} has no champion before the standing one; name one: skinlib promote {name} VERSION"
             )
         # It keeps its own `promoted_from`, so that a second rollback goes one further back.
         client.set_registered_model_alias(name, CHAMPION, before)
-        facts = {"rolled_back_by": who, "rolled_back_at": _now(), "rolled_back_from": standing.version}
-        _tag(client, name, before, facts)
-    return str(standing.version), before
+        _tag(client, name, before, {"rolled_back_by": who, "rolled_back_at": _now(), "rolled_back_from": standing})
+    return standing, before
 
 
 @dataclass(frozen=True)
@@ -217,29 +209,29 @@ def _listed(version: ModelVersion, aliases: Mapping[str, str]) -> ListedVersion:
     )
 
 
-def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
-    """Return the standing champion of a registered model."""
+def _champion(client: MlflowClient, name: str) -> str | None:
+    """Return the number of the standing champion of a registered model."""
     try:
-        return client.get_model_version_by_alias(name, CHAMPION)
+        return str(client.get_model_version_by_alias(name, CHAMPION).version)  # a number from a database
     except MlflowException as error:
         if not is_missing(error):
             raise
         return None
 
 
-def _judge(champion: ModelVersion | None, policy: Policy, contest: Contest) -> Verdict:
-    number = _number(champion)
+def _judge(name: str, champion: str | None, policy: Policy, contest: Contest) -> Verdict:
     if policy != "auto":
         alias = CHAMPION if policy == "always" else CHALLENGER
-        return {"alias": alias, "champion": number, "reason": f"Not compared, since promotion is set to {policy}."}
-    if champion is None:
+        reason = f"Not compared, since promotion is set to {policy}."
+    elif champion is None:
         gain = contest.above_shortcut["difference"]
         earned = is_above_zero(gain)
         words = f"above the colour baseline by more than noise: AUROC{_shown(gain)}"
+        alias = CHAMPION if earned else CHALLENGER
         reason = f"There was no champion, and on the test images it is {'' if earned else 'not '}{words}."
-        return {"alias": CHAMPION if earned else CHALLENGER, "champion": None, "reason": reason}
-    alias, reason = _compare(f"models:/{champion.name}/{champion.version}", contest)
-    return {"alias": alias, "champion": number, "reason": reason}
+    else:
+        alias, reason = _compare(f"models:/{name}/{champion}", contest)
+    return {"alias": alias, "champion": champion, "reason": reason}
 
 
 def _compare(champion: str, contest: Contest) -> tuple[str, str]:
@@ -260,9 +252,9 @@ def _compare(champion: str, contest: Contest) -> tuple[str, str]:
     words = f"{champion} by more than noise: AUROC{_shown(found.auroc)}, on {where}"
     if not found.is_better:
         return CHALLENGER, f"It does not beat {words}."
-    if found.is_worse_calibrated:
-        return CHALLENGER, f"It beats {words}, but is calibrated worse: ECE{_shown(found.calibration_error)}."
-    return CHAMPION, f"It beats {words}, and is not calibrated worse: ECE{_shown(found.calibration_error)}."
+    worse = found.is_worse_calibrated
+    judged = "but is calibrated worse" if worse else "and is not calibrated worse"
+    return CHALLENGER if worse else CHAMPION, f"It beats {words}, {judged}: ECE{_shown(found.calibration_error)}."
 
 
 def _shown(difference: Estimate) -> str:
@@ -270,10 +262,6 @@ def _shown(difference: Estimate) -> str:
     if value is None:
         return " undefined"
     return f" {value:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
-
-
-def _number(version: ModelVersion | None) -> str | None:
-    return None if version is None else str(version.version)  # a number from a database, a string from a server
 
 
 def _tag(client: MlflowClient, name: str, number: str, facts: Mapping[str, object]) -> None:

@@ -73,8 +73,6 @@ def test_usual_options_are_accepted() -> None:
         ("backend: batch", "write JSON as in configs, not YAML"),
         ("", "is not valid JSON (Expecting value in line 1, column 1)"),
         ("[]", "is not a JSON object"),
-        ('{"a": NaN}', "NaN is not a number in JSON"),
-        ('{"a": -Infinity}', "-Infinity is not a number in JSON"),
         ('{"a":' * 100_000, "recursion"),
         ('{"a": ' + "9" * 5000 + "}", "5000 digits"),
     ],

@@ -88,14 +88,6 @@ def test_classes_without_splits_are_named(data: Store, tmp_path: Path) -> None:
         list_images(str(tmp_path / "flat"))
 
 
-@in_both
-def test_what_systems_leave_behind_is_ignored(data: Store) -> None:
-    expected = list_images(data.url).objects
-    for key in ("train/benign_$folder$", "train/benign/x_$folder$", "test/benign/_SUCCESS", "_temporary/0/1.png"):
-        data.write(key, b"")
-    assert list_images(data.url).objects == expected
-
-
 def test_an_odd_name_counts_inside_a_class_folder_only(tmp_path: Path, data: Store) -> None:
     for name in ("logs/a\nb", "train/benign/a\nb.png"):
         (tmp_path / "data" / name).parent.mkdir(exist_ok=True)

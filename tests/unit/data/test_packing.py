@@ -277,7 +277,6 @@ def damage(cache: Store, name: str, change: Callable[[bytes], bytes]) -> None:
     ("name", "change"),
     [
         ("skinlib/listings/", empty),
-        ("skinlib/listings/", flipped),
         ("skinlib/listings/", other_json),
         ("manifest.json", cut),
         ("manifest.json", undecodable),
