@@ -67,14 +67,11 @@ def find_run(run_id: str | None, me: str) -> Run:
         runs = []
     name = (run_id or "").removeprefix(f"{FLOW}/")
     chosen = [run for run in runs if (run.id == name if name else read_record(run).user == me)]
-    if runs and not chosen and not name:
-        raise RunError(
-            f"You ({me}) have no run of {FLOW} here, but {read_record(runs[0]).user} has; to continue the latest: "
-            f"make resume RUN={runs[0].id}"
-        )
     if not chosen:
-        asked = f"run {name}" if name else "run"
-        raise RunError(f"There is no {asked} of {FLOW} here; start one with: python flows/train.py run")
+        asked = f"run {name} of {FLOW} here" if name else f"run of {FLOW} here that {me} started"
+        raise RunError(
+            f"There is no {asked}; start one with python flows/train.py run, or name one: make resume RUN=ID"
+        )
     run = chosen[0]
     # A resume that was killed at once has nothing to continue, but the run before it has.
     while "_parameters" not in run:

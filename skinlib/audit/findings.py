@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,16 +68,7 @@ class Audit:
 
     def summary(self) -> AuditSummary:
         """Return everything except the arrays, and `n_groups`, as plain values."""
-        return {
-            "exact_duplicates": self.exact_duplicates,
-            "near_duplicates": self.near_duplicates,
-            "leaks": self.leaks,
-            "label_conflicts": self.label_conflicts,
-            "doubtful_labels": self.doubtful_labels,
-            "counts": self.counts,
-            "statistics": self.statistics,
-            "n_groups": self.n_groups,
-        }
+        return cast(AuditSummary, {name: getattr(self, name) for name in AuditSummary.__annotations__})
 
     def refuse_conflicts(self) -> None:
         """Raise DataError if identical images are in different classes."""

@@ -9,29 +9,19 @@ from skinlib.errors import DataError
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _RAW = "a camera raw file; export it as JPEG, for example with darktable-cli"
-_VIDEO = "a video; save single frames as PNG, for example with ffmpeg"
 
 # A regular expression for the first bytes, what it is, and what to do. Brands of ISO media files follow their length.
 _OTHER_FORMATS = [
-    (rb"version https://git-lfs", "a Git LFS pointer without the image; fetch the image with git lfs pull"),
     (
-        rb"(\.git)?/annex/objects/|.{0,200}\.git/annex/objects/",
-        "a git-annex pointer; fetch the image with git annex get",
+        rb"version https://git-lfs|.{0,200}/annex/objects/|(wdir|outs):\s.*md5: |md5: .*outs:\s",
+        "a pointer of Git LFS, git-annex or DVC without the image; fetch it, for example with git lfs pull",
     ),
-    (rb"(wdir|outs):\s.*md5: |md5: .*outs:\s", "a DVC pointer without the image; fetch the image with dvc pull"),
     (
         rb"....ftyp(?!.{0,80}avi[fs])(hei|hev|mif1|msf1)",
         "a HEIC photograph; convert it to JPEG, for example with heif-convert",
     ),
-    (rb"....ftypcrx |.{8}CR\x02|FUJIFILMCCD-RAW|IIRO|IIRS|MMOR|IIU\0|FOVb|II\x1a\0\0\0HEAPCCDR|\0MRM", _RAW),
-    (rb"....ftyp(?!.{0,80}avi[fs])|RIFF....AVI |\x1aE\xdf\xa3|\0\0\x01[\xb3\xba]", _VIDEO),
+    (rb"....ftypcrx |.{8}CR\x02", _RAW),  # Pillow would read the preview
     (rb".{128}DICM", "a DICOM file; export its picture as PNG, for example with dcm2img"),
-    (rb"\s*%PDF-", "a PDF document; extract its pictures, for example with pdfimages"),
-    (
-        rb"(?i)\s*(<!--.*?-->\s*)?(<!doctype html|<html)",
-        "a web page, perhaps an error message; download the image again",
-    ),
-    (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|BZh|\xfd7zXZ|.{257}ustar", "an archive; unpack it"),
 ]
 _PATTERNS = [(re.compile(pattern, re.DOTALL), words) for pattern, words in _OTHER_FORMATS]
 

@@ -66,7 +66,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
             opaque = _opaque(ImageOps.exif_transpose(image), image)
             return fit(np.asarray(to_srgb(opaque, profile)))
     except UnidentifiedImageError:
-        raise DataError("it is not an image, or one with a damaged header or of an unsupported kind") from None
+        raise DataError("it is not an image in a supported format, or its header is damaged") from None
     except Image.DecompressionBombError:
         raise DataError(f"it is too big: at most {MAX_PIXELS // 10**6} million pixels are allowed") from None
     except (DataError, MemoryError):

@@ -201,17 +201,15 @@ def generate(
 
     Args:
         directory: A new or an empty folder.
-        n_train: Images in train, at least 2; the share of malignant images is the same as in the real data set.
-        n_test: Images in test, at least 2.
+        n_train: Images in train; the share of malignant images is the same as in the real data set.
+        n_test: Images in test.
         seed: 0 or more. The same seed gives the same bytes with the same versions of numpy and Pillow.
         on_progress: Called with (images written, all images) after each image.
 
     Raises:
-        ConfigError: A count is too small, or `directory` is not empty.
+        ConfigError: `directory` is not empty.
         StorageError: `directory` cannot be written.
     """
-    if min(n_train, n_test) < 2:
-        raise ConfigError(f"{n_train} train and {n_test} test images leave a class empty; ask for 2 or more of each.")
     with _writing(directory):
         if directory.exists() and any(directory.iterdir()):
             raise ConfigError(f"{directory} already holds files; give a new or an empty folder.")

@@ -16,12 +16,10 @@ class Comparison:
     """The first classifier minus the second, on the same images; paired bootstrap over groups, 95%.
 
     Attributes:
-        n: Images.
         auroc: Difference of the AUROCs.
         calibration_error: Difference of the expected calibration errors (15 bins).
     """
 
-    n: int
     auroc: Estimate
     calibration_error: Estimate
 
@@ -61,7 +59,7 @@ def compare(
         return {"auroc": aurocs[0] - aurocs[1], "error": errors[0] - errors[1]}
 
     drawn = intervals.bootstrap(statistics, groups, seed)
-    return Comparison(len(labels), intervals.estimate(*drawn["auroc"]), intervals.estimate(*drawn["error"]))
+    return Comparison(intervals.estimate(*drawn["auroc"]), intervals.estimate(*drawn["error"]))
 
 
 def _residuals(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,7 +14,6 @@ _SECRET = re.compile(
     r"PASSWORD|PASSWD|SECRET|CREDENTIAL|PRIVATE|API_?KEY|ACCESS_?KEY|(^|_)(PASS|PWD|TOKEN|AUTH|AUTHORIZATION)(_|$)",
     re.IGNORECASE,
 )
-_IMAGE = re.compile(r"([\w.-]+(:\d+)?/)?[a-z\d]+([._/-]+[a-z\d]+)*(:\w[\w.-]*)?(@sha256:[\da-f]{64})?", re.ASCII)
 Attributes = dict[str, str | int | dict[str, str]]  # of a Metaflow decorator
 # NVIDIA's GPU feature discovery sets the first, Karpenter the second; `node_selector` takes other labels.
 _GPU_TYPE_LABEL, _CAPACITY_LABEL = "nvidia.com/gpu.product", "karpenter.sh/capacity-type"
@@ -37,14 +36,6 @@ class _Remote(Strict):
     timeout_minutes: int = Field(24 * 60, ge=1, description="limit of one attempt")
     retries: int = Field(2, ge=0, le=4, description="after a task was killed; each continues from the last checkpoint")
     environment: dict[str, str] = Field({}, description="variables of every step, such as MLFLOW_TRACKING_URI")
-
-    @field_validator("image")
-    @classmethod
-    def _image_name(cls, image: str | None) -> str | None:
-        # Kubernetes would accept the pod and never start it.
-        if image and not _IMAGE.fullmatch(image):
-            raise ValueError(f"{image!r} is not the name of an image; write it as registry/name:tag, without https://")
-        return image
 
     @field_validator("environment")
     @classmethod

@@ -4,13 +4,14 @@ import os
 import re
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from skinlib import machine
+from skinlib.config import variables
 from skinlib.errors import ConfigError, SkinlibError
 from skinlib.execution import backends
 
@@ -40,25 +41,12 @@ def examine(backend: backends.Backend, data: str | None) -> Iterator[Finding]:
         data: URL of the images, None for the sample.
     """
     environment = {} if isinstance(backend, backends.Local) else backend.environment
-    with _variables(environment):  # as each step has them
+    with variables(environment):  # as each step has them
         for part, check in _checks(backend, data).items():
             try:
                 yield Finding(part, True, check())
             except SkinlibError as error:
                 yield Finding(part, False, str(error))
-
-
-@contextmanager
-def _variables(environment: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _checks(backend: backends.Backend, data: str | None) -> dict[str, Callable[[], str]]:

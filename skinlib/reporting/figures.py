@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skinlib.data.manifest import CLASSES, Counts
+from skinlib.data.manifest import CLASSES
 from skinlib.evaluation.metrics import DecisionCurve
 from skinlib.evaluation.scores import BeforeAndAfter, Calibration, Scores
 from skinlib.evaluation.stress import StressRow
@@ -39,19 +39,6 @@ DRAWN_TRIALS = 16  # more rows are not legible in 5 inches
 GRID_COLUMNS = 8
 HEAT_COLUMNS = 4
 CONTOUR = 0.5  # of the strongest heat
-
-
-def counts_figure(counts: Counts) -> "Figure":
-    """Draw the number of images by split and class."""
-    bars = [(split, name, n) for split, by_class in counts.items() for name, n in by_class.items()]
-    figure, axes = _figure(0.3 + 0.4 * len(bars))
-    for row, (_, name, n) in enumerate(bars):
-        axes.barh(row, n, edgecolor="white", **CLASS_STYLES[CLASSES.index(name)])
-        axes.annotate(f"{n:,}", (n, row), xytext=(5, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(bars)), [f"{split}, {name}" for split, name, _ in bars])
-    axes.set(xticks=[], title="images")
-    axes.invert_yaxis()
-    return figure
 
 
 def image_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], captions: Sequence[str]) -> "Figure":
@@ -102,7 +89,7 @@ def roc_figure(scores: Scores) -> "Figure":
     axes.set_title(f"AUROC {estimate(scores['auroc'])}")
     if scores["roc"] is None:
         axes.set_axis_off()
-        axes.text(0.5, 0.5, f"No ROC curve: {_why_no_roc(scores['n'], scores['n_malignant'])}.", ha="center")
+        axes.text(0.5, 0.5, "No ROC curve: too few images of a class.", ha="center")
         return figure
     roc, point = scores["roc"], scores["operating_point"]
     rates = roc["false_positive_rate"]
@@ -284,11 +271,3 @@ def _figure(
 def _frame(axes: "Axes", label: int) -> None:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color=CLASS_STYLES[label]["color"], linewidth=2.5)
-
-
-def _why_no_roc(n: int, n_malignant: int) -> str:
-    for name, count in zip(CLASSES, (n - n_malignant, n_malignant), strict=True):
-        if count == n:
-            return f"all images are {name}"
-    rare = CLASSES[int(n_malignant < n - n_malignant)]
-    return f"too few {rare} images ({min(n_malignant, n - n_malignant):,}) for a band"

@@ -1,7 +1,8 @@
 """Promotion: a version becomes the champion of its registered model only if it earns it.
 
 The alias `champion` names the version that is in use, `challenger` the latest version that did not become champion.
-Each change of the champion leaves tags at the version: who, when, from which version, and why.
+Each change of the champion leaves tags at the version: who, when, from which version, and why. All functions raise
+TrackingError if MLflow does not answer or refuses.
 """
 
 from collections.abc import Mapping
@@ -86,9 +87,6 @@ def decide(run: RecordedRun, version: registry.RegisteredModel, policy: Policy, 
         policy: `never` and `always` decide without a comparison.
         contest: The images.
         who: Names the user in the tags.
-
-    Raises:
-        TrackingError: MLflow does not answer or refuses.
     """
     name, number = version["name"], version["version"]
     with connect(run["uri"]) as client:
@@ -117,7 +115,7 @@ def promote(name: str, number: str, who: str) -> str | None:
     """Make a version the champion, and return the version that was it before.
 
     Raises:
-        TrackingError: There is no such version, or MLflow does not answer or refuses.
+        TrackingError: There is no such version.
     """
     with connect() as client:
         before = _champion(client, name)
@@ -137,7 +135,7 @@ def rollback(name: str, who: str) -> tuple[str, str]:
     """Make the version champion that was it before the standing one, and return both, the standing one first.
 
     Raises:
-        TrackingError: There is no champion, or none before it, or MLflow does not answer or refuses.
+        TrackingError: There is no champion, or none before it.
     """
     with connect() as client:
         standing = _champion(client, name)
@@ -179,7 +177,7 @@ def versions(name: str | None) -> list[ListedVersion]:
     """List the versions of a registered model, or of all, by name and the latest first.
 
     Raises:
-        TrackingError: There is no such model, or MLflow does not answer.
+        TrackingError: There is no such model.
     """
     with connect() as client:
         models = {model.name: model for model in client.search_registered_models(max_results=1000)}

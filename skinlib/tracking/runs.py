@@ -92,9 +92,6 @@ class TrialLog:
             parent: from `start_run`.
             trial_key: names the run.
             training_key: of the trial's checkpoint, so that the run is continued where the training is.
-            params: as in `start_run`, like the others.
-            tags: likewise.
-            git_commit: likewise.
         """
         self._parent, self._trial_key, self._training_key = parent, trial_key, training_key
         self._params, self._tags = _params(params), to_tags(tags, git_commit)

@@ -28,15 +28,7 @@ from skinlib.training.slots import Slot
 from skinlib.training.trial import Trial
 
 # Dense bf16 peak in FLOP/s, by a part of the driver's name for the GPU (NVIDIA's data sheets).
-_PEAK = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-}
+_PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12}
 
 OnHistory = Callable[[list[Epoch]], None]
 

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,13 +78,4 @@ class TrialResult:
 
     def summary(self) -> TrialSummary:
         """Return everything except the weights, as plain values."""
-        return {
-            "status": self.status,
-            "reason": self.reason,
-            "history": self.history,
-            "best_epoch": self.best_epoch,
-            "validation_auroc": self.validation_auroc,
-            "validation_probabilities": self.validation_probabilities,
-            "setting": self.setting,
-            "multiply_adds": self.multiply_adds,
-        }
+        return cast(TrialSummary, {name: getattr(self, name) for name in TrialSummary.__annotations__})

@@ -144,7 +144,7 @@ def test_decode_gives_the_same_for_any_frame_around_the_square() -> None:
     ("data", "reason"),
     [
         (b"", "the file is empty"),
-        (b"name,label\n1,benign\n" * 50, "it is not an image, or one with a damaged header or of an unsupported kind"),
+        (b"name,label\n1,benign\n" * 50, "it is not an image in a supported format, or its header is damaged"),
         (encode(SCENE[:31]), "it is too small: 224x31 pixels, at least 32 per side are needed"),
         (encode(np.dstack([SCENE, ROW])), "it has translucent pixels"),
         (encode(Image.fromarray(SCENE).quantize(16), transparency=3), "it has translucent pixels"),

@@ -56,7 +56,7 @@ def test_known_data_is_not_read_again(data: Store, cache: Store, monkeypatch: py
     monkeypatch.setattr(Store, "read_many", lambda *_: pytest.fail("read an image"))
     assert prepare(list_images(data.url), cache, max_rejected=0.5) == first
     assert first.rejected == (
-        ("train/benign/notes.txt", "it is not an image, or one with a damaged header or of an unsupported kind"),
+        ("train/benign/notes.txt", "it is not an image in a supported format, or its header is damaged"),
     )
 
 

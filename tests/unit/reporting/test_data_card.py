@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,8 @@ NOTHING_FOUND = {name: [] for name in FINDINGS} | {"n_groups": 3231, "statistics
 
 
 def show(card, summary=SUMMARY, audit=NOTHING_FOUND, shortcut_auroc=0.8614, synthetic=False):
-    data_card.show(card, summary, audit, photographs(1), LABELS[:1], shortcut_auroc, synthetic)
+    packed = SimpleNamespace(images=photographs(2), labels=LABELS[:2])
+    data_card.show(card, summary, audit, packed, np.array([1]), shortcut_auroc, synthetic)
 
 
 def test_card_shows_counts_rejected_files_and_hash(card):
