@@ -17,20 +17,13 @@ SPLITS = ("train", "test")
 Counts = dict[str, dict[str, int]]  # images by split and class
 
 
-class RejectedFile(TypedDict):
-    """A file that cannot be used."""
-
-    key: str
-    reason: str
-
-
 class ManifestSummary(TypedDict):
     """The artifact `manifest`: the data of a run."""
 
     hash: str
     n_images: int
     counts: Counts
-    rejected: list[RejectedFile]
+    rejected: list[dict[str, str]]  # `key` and `reason` of each file that cannot be used
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinlib.evaluation import intervals
-from skinlib.evaluation.calibration import BINS
+from skinlib.evaluation.calibration import BINS, bin_of
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.metrics import Ranking
 
@@ -64,5 +64,6 @@ def compare(
 
 def _residuals(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return probability minus outcome of each image in the column of its bin, float64 (N, BINS)."""
-    column = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
-    return np.where(column[:, np.newaxis] == np.arange(BINS), (probabilities - labels)[:, np.newaxis], 0.0)
+    return np.where(
+        bin_of(probabilities)[:, np.newaxis] == np.arange(BINS), (probabilities - labels)[:, np.newaxis], 0.0
+    )

@@ -105,8 +105,6 @@ class configured(FlowMutator):
                         parameter.kwargs["callback"] = _checked_option
                 if deployed and "create" in arguments and "--help" not in arguments:
                     reachability.check_deployment(str(subcommand), backend, trials)
-            if deployed and isinstance(backend, backends.Kubernetes):
-                _check_namespace(backend.namespace)
         if deployed and (commit := provenance.git_commit()):
             environment |= {provenance.DEPLOYED_COMMIT: commit}
         # Argo allows no dot and looks in the flow's file, a local run imports it.
@@ -168,16 +166,6 @@ def _backend(settings: Mapping[str, object] | None) -> tuple[backends.Backend, d
         variables["SKINLIB_COMPUTE"] = json.dumps(settings)
     backend = backends.backend_from(settings or {"backend": "local"})
     return backend, ({} if isinstance(backend, backends.Local) else backend.environment) | variables
-
-
-def _check_namespace(namespace: str | None) -> None:
-    from metaflow.metaflow_config import KUBERNETES_NAMESPACE
-
-    if namespace not in (None, KUBERNETES_NAMESPACE):
-        raise ConfigError(
-            f"Argo Workflows puts all pods into the profile's namespace {KUBERNETES_NAMESPACE}, not into {namespace}; "
-            f"set METAFLOW_KUBERNETES_NAMESPACE={namespace}."
-        )
 
 
 def _place(

@@ -37,50 +37,47 @@ CLASS_STYLES = ({"color": BLUE}, {"color": VERMILION, "hatch": "///"})
 TRIAL_STYLES = ((BLUE, "-", "o"), (VERMILION, "--", "s"), ("#009E73", "-.", "^"), ("#CC79A7", ":", "D"))
 DRAWN_TRIALS = 16  # more rows are not legible in 5 inches
 GRID_COLUMNS = 8
-HEAT_COLUMNS = 4
 CONTOUR = 0.5  # of the strongest heat
 
 
-def image_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], captions: Sequence[str]) -> "Figure":
-    """Draw up to 24 images, each with its caption and a frame in the colour of its class."""
-    rows = math.ceil(len(images) / GRID_COLUMNS)
-    figure, grid = _figure(rows * 1.18, rows, GRID_COLUMNS, squeeze=False)
-    for axes in grid.flat[len(images) :]:
-        axes.set_axis_off()
-    for axes, image, label, caption in zip(grid.flat, images, labels, captions, strict=False):
-        axes.imshow(image)
-        _frame(axes, label)
-        axes.set_title(caption, fontsize=9, pad=4)
-    return figure
-
-
-def heat_grid(
-    images: NDArray[np.uint8], heat: NDArray[np.float32], labels: NDArray[np.int64], captions: Sequence[str]
+def image_grid(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    captions: Sequence[str],
+    heat: NDArray[np.float32] | None = None,
 ) -> "Figure":
-    """Draw up to 16 images, each next to its Grad-CAM map, with a caption and a frame in the colour of its class.
+    """Draw up to 24 images, each with its caption and a frame in the colour of its class.
 
     Args:
         images: uint8 (k, H, W, 3).
-        heat: float32 (k, H, W) in 0..1, from `saliency.heat_maps`; a line encloses what exceeds 0.5.
         labels: int (k,).
-        captions: k texts of up to 24 letters.
+        captions: k texts; with `heat`, of up to 24 letters.
+        heat: float32 (k, H, W) in 0..1, from `saliency.heat_maps`, shown next to each of up to 16 images; a line
+            encloses what exceeds 0.5.
     """
-    rows = math.ceil(len(images) / HEAT_COLUMNS)
-    figure, grid = _figure(rows * 1.2, rows, 2 * HEAT_COLUMNS, squeeze=False)
-    pairs = grid.reshape(-1, 2)
-    for axes in pairs[len(images) :].flat:
+    each = 1 if heat is None else 2
+    rows = math.ceil(each * len(images) / GRID_COLUMNS)
+    figure, grid = _figure(rows * 1.2, rows, GRID_COLUMNS, squeeze=False)
+    cells = grid.reshape(-1, each)
+    for axes in cells[len(images) :].flat:
         axes.set_axis_off()
-    for (plain, overlaid), image, hot, label, caption in zip(pairs, images, heat, labels, captions, strict=False):
-        plain.imshow(image)
-        overlaid.imshow(image.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
-        overlaid.imshow(hot, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * hot)
-        if hot.min() < CONTOUR < hot.max():
-            overlaid.contour(hot, [CONTOUR], colors="black", linewidths=2.5)
-            overlaid.contour(hot, [CONTOUR], colors="white", linewidths=1)
-        for axes in (plain, overlaid):
-            _frame(axes, label)
-        plain.set_title(caption, fontsize=9, pad=4, loc="left")
+    for index, (cell, image, label) in enumerate(zip(cells, images, labels, strict=False)):
+        cell[0].imshow(image)
+        cell[0].set_title(captions[index], fontsize=9, pad=4, loc="left" if each == 2 else "center")
+        if heat is not None:
+            _overlay(cell[1], image, heat[index])
+        for axes in cell:
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(visible=True, color=CLASS_STYLES[label]["color"], linewidth=2.5)
     return figure
+
+
+def _overlay(axes: "Axes", image: NDArray[np.uint8], heat: NDArray[np.float32]) -> None:
+    axes.imshow(image.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
+    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * heat)
+    if heat.min() < CONTOUR < heat.max():
+        axes.contour(heat, [CONTOUR], colors="black", linewidths=2.5)
+        axes.contour(heat, [CONTOUR], colors="white", linewidths=1)
 
 
 def roc_figure(scores: Scores) -> "Figure":
@@ -266,8 +263,3 @@ def _figure(
     for each in figure.axes:
         each.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _frame(axes: "Axes", label: int) -> None:
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(visible=True, color=CLASS_STYLES[label]["color"], linewidth=2.5)

@@ -108,17 +108,10 @@ def _robustness(card: Card, assessment: Assessment) -> None:
     words = "The same test images as another camera, clinic or operator would take them."
     card.append(Markdown(f"## Robustness\n\n{words}"))
     card.append(picture(figures.stress_figure(assessment.stress)))
-    rows = [
-        [
-            row["name"],
-            number(row["auroc"]),
-            number(row["auroc_change"]),
-            number(row["sensitivity"]),
-            number(row["specificity"]),
-            number(row["probability_change"]),
-        ]
-        for row in assessment.stress
-    ]
+    rows = []
+    for row in assessment.stress:
+        values = row["auroc"], row["auroc_change"], row["sensitivity"], row["specificity"], row["probability_change"]
+        rows.append([row["name"], *map(number, values)])
     heads = ["images", "AUROC", "AUROC change", "sensitivity", "specificity", "mean probability change"]
     card.append(table(rows, heads))
 
@@ -132,7 +125,7 @@ def _saliency(card: Card, assessment: Assessment) -> None:
             f"{OUTCOMES[int(truth), bool(malignant)]} ({probability:.2f})"
             for truth, malignant, probability in zip(truths, positive, shown, strict=True)
         ]
-        card.append(picture(figures.heat_grid(assessment.images, assessment.heat, truths, captions), "jpeg"))
+        card.append(picture(figures.image_grid(assessment.images, truths, captions, assessment.heat), "jpeg"))
 
 
 def _familiarity(card: Card, assessment: Assessment) -> None:

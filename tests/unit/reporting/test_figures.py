@@ -35,7 +35,7 @@ DRAWN = {
 
 
 def heat_grid(n, caption="false negative (0.10)"):
-    return figures.heat_grid(results.photographs(n), results.heat(n), np.arange(n) % 2, [caption] * n)
+    return figures.image_grid(results.photographs(n), np.arange(n) % 2, [caption] * n, results.heat(n))
 
 
 def texts(figure):
@@ -92,7 +92,7 @@ def test_heat_can_be_read_without_colour():
     """A line encloses the hottest part; without heat there is no line."""
     images, heat = results.photographs(2), results.heat(2)
     heat[1] = 0
-    _, hot, _, cold = (axes for axes in figures.heat_grid(images, heat, LABELS[:2], ["", ""]).axes if axes.axison)
+    _, hot, _, cold = (axes for axes in figures.image_grid(images, LABELS[:2], ["", ""], heat).axes if axes.axison)
     drawn = [[each for each in axes.get_children() if isinstance(each, ContourSet)] for axes in (hot, cold)]
     assert [line.levels[0] for line in drawn[0]] == [0.5, 0.5]
     assert drawn[1] == []
