@@ -37,11 +37,7 @@ class SkinLesionFlow(FlowSpec):
     compute = Config(
         "compute", default=str(CONFIGS / "compute/local.json"), parser=parser("compute"), help="where the GPU steps run"
     )
-    data = Parameter(
-        "data",
-        default="sample",
-        help="s3://bucket/prefix or a folder that holds train|test/benign|malignant; `sample` is synthetic",
-    )
+    data = Parameter("data", default="sample", help="s3://bucket/prefix or a folder; `sample` is synthetic")
     seed = Parameter("seed", default=0, help="of the split, the search and the training")
     validation_fraction = Parameter("validation-fraction", default=0.15, help="share of training images for validation")
     max_rejected = Parameter("max-rejected", default=0.01, help="largest share of unreadable images")
@@ -59,10 +55,8 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.tracking import runs
         from skinlib.training import sweep
 
-        options = {name: getattr(self, name) for name in ("seed", "validation_fraction", "max_rejected", "sensitivity")}
-        config.check_run_options(
-            **options, experiment=self.experiment, model_name=self.model_name, promote=self.promote
-        )
+        options = {name: getattr(self, name) for name in config.RUN_OPTIONS}
+        config.check_run_options(**options)
         hooks.check_remote(self.compute)
         trials = sweep.trials_from(self.sweep, self.seed)
         sweep.store_weights(trials, run_store(self))
@@ -109,15 +103,9 @@ class SkinLesionFlow(FlowSpec):
         self.shortcut = shortcut.fit(self.colours[train], self.labels[train])
         self.shortcut_validation = shortcut.probabilities(self.colours[validation], self.shortcut)
         examples = train[:: max(1, len(train) // 24)][:24]
-        data_card.show(
-            current.card["data"],
-            self.manifest,
-            self.audit,
-            packed.images[examples],
-            packed.labels[examples],
-            metrics.auroc(self.labels[validation], self.shortcut_validation),
-            self.data == "sample",
-        )
+        score = metrics.auroc(self.labels[validation], self.shortcut_validation)
+        synthetic = self.data == "sample"
+        data_card.show(current.card["data"], self.manifest, self.audit, packed, examples, score, synthetic)
         self.next(self.train, foreach="trial_keys")
 
     @card(type="blank", id="training", refresh_interval=5)

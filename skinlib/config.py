@@ -5,7 +5,8 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -79,6 +80,20 @@ def ensure_home() -> None:
         os.environ["HOME"] = os.path.join(tempfile.gettempdir(), f"skinlib-{os.getuid()}")
 
 
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment inside the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
 def checkpoint_seconds(variables: Mapping[str, str] = os.environ) -> float:
     """Return the least time between two checkpoints of a trial; tests set it to 0, to continue from every epoch.
 
@@ -127,6 +142,9 @@ def _explain_one(
     if problem["type"] == "value_error" or isinstance(problem["input"], dict):
         shown = ""
     return f"{where}: {message[0].lower()}{message[1:]}{shown}".removeprefix(": ")
+
+
+RUN_OPTIONS = ("seed", "validation_fraction", "max_rejected", "sensitivity", "experiment", "model_name", "promote")
 
 
 def check_run_options(

@@ -35,6 +35,11 @@ class Reliability(TypedDict):
     bins: list[Bin]  # those with images, in order
 
 
+def bin_of(probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return the number of the bin, 0 to 14, of each probability, float (N,) in 0..1."""
+    return np.searchsorted(_EDGES[1:-1], probabilities)
+
+
 def calibrate(probabilities: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """Divide the logits of probabilities, float (N,) in 0..1, by a temperature; their order is never reversed."""
     with np.errstate(divide="ignore", over="ignore"):  # 0 and 1 have infinite logits and do not change
@@ -85,7 +90,7 @@ def reliability(
     """
     order = np.argsort(probabilities)  # so that the noise does not depend on the order of the images
     probabilities, malignant, groups = probabilities[order], labels[order] == 1, groups[order]
-    index = np.searchsorted(_EDGES[1:-1], probabilities)
+    index = bin_of(probabilities)
     member = (index[:, np.newaxis] == np.arange(BINS)).astype(np.float64)
 
     def error(outcomes: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinlib.evaluation import intervals
-from skinlib.evaluation.calibration import BINS
+from skinlib.evaluation.calibration import BINS, bin_of
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.metrics import Ranking
 
@@ -16,12 +16,10 @@ class Comparison:
     """The first classifier minus the second, on the same images; paired bootstrap over groups, 95%.
 
     Attributes:
-        n: Images.
         auroc: Difference of the AUROCs.
         calibration_error: Difference of the expected calibration errors (15 bins).
     """
 
-    n: int
     auroc: Estimate
     calibration_error: Estimate
 
@@ -61,10 +59,11 @@ def compare(
         return {"auroc": aurocs[0] - aurocs[1], "error": errors[0] - errors[1]}
 
     drawn = intervals.bootstrap(statistics, groups, seed)
-    return Comparison(len(labels), intervals.estimate(*drawn["auroc"]), intervals.estimate(*drawn["error"]))
+    return Comparison(intervals.estimate(*drawn["auroc"]), intervals.estimate(*drawn["error"]))
 
 
 def _residuals(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return probability minus outcome of each image in the column of its bin, float64 (N, BINS)."""
-    column = np.minimum((probabilities * BINS).astype(np.int64), BINS - 1)
-    return np.where(column[:, np.newaxis] == np.arange(BINS), (probabilities - labels)[:, np.newaxis], 0.0)
+    return np.where(
+        bin_of(probabilities)[:, np.newaxis] == np.arange(BINS), (probabilities - labels)[:, np.newaxis], 0.0
+    )

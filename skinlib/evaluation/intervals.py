@@ -151,20 +151,16 @@ class AurocDifference:
     """Two AUROCs on the same images.
 
     Attributes:
-        first: AUROC of the first scores; None if a class is absent.
-        second: of the second scores.
-        difference: first minus second.
+        second: AUROC of the second scores; None if a class is absent.
+        difference: that of the first scores minus `second`.
         standard_error: of the difference; None if a class has fewer than two images.
         interval: 95% [low, high] of the difference; None if it is undefined or the standard error is 0.
-        p: two-sided, of no difference; None if the interval is.
     """
 
-    first: float | None
     second: float | None
     difference: float | None
     standard_error: float | None
     interval: list[float] | None
-    p: float | None
 
 
 def delong(labels: NDArray[np.int64], first: NDArray[np.float64], second: NDArray[np.float64]) -> AurocDifference:
@@ -181,17 +177,15 @@ def delong(labels: NDArray[np.int64], first: NDArray[np.float64], second: NDArra
     malignant = labels == 1
     n_malignant, n_benign = int(malignant.sum()), int((~malignant).sum())
     if n_malignant == 0 or n_benign == 0:
-        return AurocDifference(None, None, None, None, None, None)
+        return AurocDifference(None, None, None, None)
     (above_a, below_a), (above_b, below_b) = (_placements(malignant, scores) for scores in (first, second))
     a, b = float(above_a.mean()), float(above_b.mean())
     if n_malignant == 1 or n_benign == 1:
-        return AurocDifference(a, b, a - b, None, None, None)
+        return AurocDifference(b, a - b, None, None)
     variance = np.var(above_a - above_b, ddof=1) / n_malignant + np.var(below_a - below_b, ddof=1) / n_benign
     error = math.sqrt(variance)
-    if error == 0:
-        return AurocDifference(a, b, a - b, 0.0, None, None)
-    interval = [a - b - _Z * error, a - b + _Z * error]
-    return AurocDifference(a, b, a - b, error, interval, math.erfc(abs(a - b) / error / math.sqrt(2)))
+    interval = [a - b - _Z * error, a - b + _Z * error] if error else None
+    return AurocDifference(b, a - b, error, interval)
 
 
 def _placements(

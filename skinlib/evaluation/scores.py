@@ -1,7 +1,7 @@
 """The test report: every metric of a classifier on a set of images, with intervals."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,6 @@ class AgainstShortcut(TypedDict):
 
     auroc: Estimate  # of the baseline
     difference: Estimate  # AUROC of the model minus that of the baseline
-    standard_error: float | None  # of the difference
-    p: float | None  # two-sided, of no difference
 
 
 class PredictiveValues(TypedDict):
@@ -65,9 +63,9 @@ class Calibration(Reliability):
 
 
 class BeforeAndAfter(TypedDict):
-    """Calibration before and after temperature scaling; `before` is None if those probabilities are unknown."""
+    """Calibration before and after temperature scaling."""
 
-    before: Calibration | None
+    before: Calibration
     after: Calibration
 
 
@@ -88,12 +86,12 @@ class Scores(TypedDict):
     n_groups: int  # near-duplicate images form a group
     auroc: Estimate
     average_precision: Estimate
-    shortcut: AgainstShortcut | None
+    shortcut: AgainstShortcut
     specificity_at_sensitivity: list[AtSensitivity]  # one entry for each of SENSITIVITIES
     sensitivity_at_specificity: list[AtSpecificity]  # one entry for each of SPECIFICITIES
     operating_point: OperatingPoint
-    uncertain: Estimate | None  # share of the images; None if it is not known which they are
-    unfamiliar: Estimate | None  # likewise
+    uncertain: Estimate  # share of the images
+    unfamiliar: Estimate  # likewise
     calibration: BeforeAndAfter
     roc: Roc | None  # None if a class is absent, or so rare that many resamples do not contain it
     decision_curve: DecisionCurve  # at the prevalence of these images
@@ -119,15 +117,13 @@ class _Images:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     groups: NDArray[np.int64]
-    uncalibrated: NDArray[np.float64] | None
-    shortcut: NDArray[np.float64] | None
-    uncertain: NDArray[np.bool_] | None
-    unfamiliar: NDArray[np.bool_] | None
+    uncalibrated: NDArray[np.float64]
+    shortcut: NDArray[np.float64]
+    uncertain: NDArray[np.bool_]
+    unfamiliar: NDArray[np.bool_]
 
     def keep(self, kept: NDArray[np.bool_]) -> "_Images":
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        given: dict[str, Any] = {name: value[kept] for name, value in values if value is not None}  # of any type
-        return replace(self, **given)
+        return replace(self, **{field.name: getattr(self, field.name)[kept] for field in fields(self)})
 
 
 def build_report(
@@ -136,10 +132,10 @@ def build_report(
     threshold: float,
     *,
     groups: NDArray[np.int64],
-    uncalibrated: NDArray[np.float64] | None = None,
-    shortcut_probabilities: NDArray[np.float64] | None = None,
-    uncertain: NDArray[np.bool_] | None = None,
-    unfamiliar: NDArray[np.bool_] | None = None,
+    uncalibrated: NDArray[np.float64],
+    shortcut_probabilities: NDArray[np.float64],
+    uncertain: NDArray[np.bool_],
+    unfamiliar: NDArray[np.bool_],
     twins: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> Report:
@@ -150,10 +146,10 @@ def build_report(
         probabilities: float (N,) in 0..1, after temperature scaling.
         threshold: images with this probability or a higher one are classified as malignant; from validation images.
         groups: int (N,), equal for near-duplicate images, which are resampled together.
-        uncalibrated: float (N,), the probabilities before temperature scaling, if they are known.
+        uncalibrated: float (N,), the probabilities before temperature scaling.
         shortcut_probabilities: float (N,), of the colour baseline for the same images.
-        uncertain: bool (N,), whether the classifier calls each answer uncertain, if that is known.
-        unfamiliar: bool (N,), whether it calls each image unlike its training images, if that is known.
+        uncertain: bool (N,), whether the classifier calls each answer uncertain.
+        unfamiliar: bool (N,), whether it calls each image unlike its training images.
         twins: bool (N,), whether each image has a near-duplicate in the training set; None if that was not checked.
         seed: of the bootstrap.
     """
@@ -173,9 +169,9 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
     """Flatten the main metrics of a report, as MLflow stores them.
 
     Returns:
-        The value of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, and, if the report
-        has them, `shortcut_auroc`, `above_shortcut`, `uncertain`, `unfamiliar` and `auroc_without_twins`; the ends of
-        their intervals under the same names with `_low` and `_high`; and `ece`. None where undefined.
+        The value of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, `shortcut_auroc`,
+        `above_shortcut`, `uncertain`, `unfamiliar` and, if the report has it, `auroc_without_twins`; the ends of their
+        intervals under the same names with `_low` and `_high`; and `ece`. None where undefined.
     """
     scores, shortcut, without = report["all"], report["all"]["shortcut"], report["without_twins"]
     point, after = scores["operating_point"], scores["calibration"]["after"]
@@ -186,10 +182,11 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
         "specificity": point["specificity"],
         "accuracy": point["accuracy"],
         "brier": after["brier"],
+        "shortcut_auroc": shortcut["auroc"],
+        "above_shortcut": shortcut["difference"],
+        "uncertain": scores["uncertain"],
+        "unfamiliar": scores["unfamiliar"],
     }
-    if shortcut:
-        estimates |= {"shortcut_auroc": shortcut["auroc"], "above_shortcut": shortcut["difference"]}
-    estimates |= {name: share for name in ("uncertain", "unfamiliar") if (share := scores[name]) is not None}
     if without:
         estimates["auroc_without_twins"] = without["auroc"]
     flat: dict[str, float | None] = {"ece": after["ece"]}
@@ -217,8 +214,8 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
             for column, level in enumerate(SPECIFICITIES)
         ],
         "operating_point": _operating_point(images, threshold),
-        "uncertain": None if images.uncertain is None else intervals.share(images.uncertain, images.groups),
-        "unfamiliar": None if images.unfamiliar is None else intervals.share(images.unfamiliar, images.groups),
+        "uncertain": intervals.share(images.uncertain, images.groups),
+        "unfamiliar": intervals.share(images.unfamiliar, images.groups),
         "calibration": _calibration(images, drawn, seed),
         "roc": _roc(drawn),
         "decision_curve": decision_curve(images.labels, images.probabilities),
@@ -228,36 +225,29 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
 def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
     """Compute all metrics that have a bootstrap interval, in the form that `intervals.bootstrap` returns."""
     ranking = Ranking(images.labels, images.probabilities)
-    shortcut = None if images.shortcut is None else Ranking(images.labels, images.shortcut)
-    predicted = {"brier after": images.probabilities, "brier before": images.uncalibrated}
-    squared_errors = {name: (each - images.labels) ** 2 for name, each in predicted.items() if each is not None}
+    shortcut = Ranking(images.labels, images.shortcut)
+    predicted = {"brier before": images.uncalibrated, "brier after": images.probabilities}
 
     def statistics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         positives = ranking.positives(weights)
-        out = {
+        briers = {name: weights @ (each - images.labels) ** 2 / weights.sum(axis=1) for name, each in predicted.items()}
+        return briers | {
             "auroc": positives.auroc(),
             "average_precision": positives.average_precision(),
             "roc": positives.sensitivity_at([1 - rate for rate in _FALSE_POSITIVE_RATES]),
             "sensitivity": positives.sensitivity_at(SPECIFICITIES),
             "specificity": positives.specificity_at(SENSITIVITIES),
+            "shortcut": shortcut.positives(weights).auroc(),
         }
-        out |= {name: weights @ errors / weights.sum(axis=1) for name, errors in squared_errors.items()}
-        if shortcut is not None:
-            out["shortcut"] = shortcut.positives(weights).auroc()
-        return out
 
     return intervals.bootstrap(statistics, images.groups, seed)
 
 
-def _against_shortcut(images: _Images, drawn: dict[str, NDArray[np.float64]]) -> AgainstShortcut | None:
-    if images.shortcut is None:
-        return None
+def _against_shortcut(images: _Images, drawn: dict[str, NDArray[np.float64]]) -> AgainstShortcut:
     paired = intervals.delong(images.labels, images.probabilities, images.shortcut)
     return {
         "auroc": intervals.estimate(*drawn["shortcut"]),
         "difference": {"value": paired.difference, "interval": paired.interval},
-        "standard_error": paired.standard_error,
-        "p": paired.p,
     }
 
 
@@ -266,10 +256,7 @@ def _calibration(images: _Images, drawn: dict[str, NDArray[np.float64]], seed: i
         reliability = calibration.reliability(images.labels, probabilities, images.groups, seed)
         return {"brier": intervals.estimate(*drawn[f"brier {when}"]), **reliability}
 
-    return {
-        "before": None if images.uncalibrated is None else measured("before", images.uncalibrated),
-        "after": measured("after", images.probabilities),
-    }
+    return {"before": measured("before", images.uncalibrated), "after": measured("after", images.probabilities)}
 
 
 def _roc(drawn: dict[str, NDArray[np.float64]]) -> Roc | None:

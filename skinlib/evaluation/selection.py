@@ -1,7 +1,7 @@
 """The leaderboard of a sweep, and its winner."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +26,20 @@ class ShortcutComparison(TypedDict, total=False):
     above_shortcut_high: float | None
 
 
-class BestComparison(TypedDict, total=False):
-    """A trial and the best one on the validation images; a failed trial has none of these keys."""
+class LeaderboardRow(ShortcutComparison):
+    """One row of the artifact `leaderboard`; there, the trial's hyperparameters follow.
 
-    validation_auroc: float | None
-    low: float  # the ends of its 95% interval, from a bootstrap over groups; NaN if undefined
-    high: float
-    behind_best: float  # AUROC of the best trial minus that of this one
-    standard_error: float  # of this paired difference (DeLong)
-
-
-class LeaderboardRow(BestComparison, ShortcutComparison):
-    """One row of the artifact `leaderboard`; there, the trial's hyperparameters follow."""
+    A failed trial has none of the five that compare it with the best trial on the validation images.
+    """
 
     trial: str
     status: Status
     reason: str
+    validation_auroc: NotRequired[float | None]
+    low: NotRequired[float]  # the ends of its 95% interval, from a bootstrap over groups; NaN if undefined
+    high: NotRequired[float]
+    behind_best: NotRequired[float]  # AUROC of the best trial minus that of this one
+    standard_error: NotRequired[float]  # of this paired difference (DeLong)
     multiply_adds: int  # of the forward pass of one image
     best_epoch: int  # from 1; 0 for a failed trial
     epochs_trained: int
@@ -83,7 +81,24 @@ def leaderboard(
         raise TrainingError(f"No trial gave a model ({reasons}); change the sweep config and run again.")
     ranked = sorted(scored, key=lambda key: (-scored[key]["validation_auroc"], key))
     best = scored[ranked[0]]["validation_probabilities"]
-    rows = {key: _row(key, result, labels, groups, shortcut, best) for key, result in results.items()}
+
+    def row(key: str, result: TrialSummary) -> LeaderboardRow:
+        probabilities = result["validation_probabilities"]
+        compared = _against_best(labels, probabilities, groups, best) if key in scored else {}
+        row: dict[str, object] = {
+            "trial": key,
+            "status": result["status"],
+            "reason": result["reason"],
+            **compared,
+            **against_shortcut(labels, probabilities, shortcut),
+            "multiply_adds": result["multiply_adds"],
+            "best_epoch": result["best_epoch"],
+            "epochs_trained": len(result["history"]),
+            "seconds": round(sum(epoch["seconds"] for epoch in result["history"]), 1),
+        }
+        return cast(LeaderboardRow, row)
+
+    rows = {key: row(key, result) for key, result in results.items()}
     within = [key for key in ranked if rows[key]["behind_best"] <= rows[key]["standard_error"]]
     # The first of the cheapest, so that between equals the AUROC decides before the key.
     winner = min(within, key=lambda key: rows[key]["multiply_adds"])
@@ -91,47 +106,18 @@ def leaderboard(
     return pd.DataFrame([{**rows[key], **trials[key]} for key in order])
 
 
-def _row(
-    key: str,
-    result: TrialSummary,
-    labels: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    shortcut: NDArray[np.float64],
-    best: NDArray[np.float64],
-) -> LeaderboardRow:
-    probabilities, failed = result["validation_probabilities"], result["best_epoch"] == 0
-    against_best: BestComparison = {} if failed else _against_best(labels, probabilities, groups, best)
-    return {
-        "trial": key,
-        "status": result["status"],
-        "reason": result["reason"],
-        **against_best,
-        **against_shortcut(labels, probabilities, shortcut),
-        "multiply_adds": result["multiply_adds"],
-        "best_epoch": result["best_epoch"],
-        "epochs_trained": len(result["history"]),
-        "seconds": round(sum(epoch["seconds"] for epoch in result["history"]), 1),
-    }
-
-
 def _against_best(
     labels: NDArray[np.int64],
     probabilities: NDArray[np.float64],
     groups: NDArray[np.int64],
     best: NDArray[np.float64],
-) -> BestComparison:
+) -> dict[str, float | None]:
     auroc = metrics.auroc_estimate(labels, probabilities, groups)
     low, high = auroc["interval"] or (np.nan, np.nan)
     behind = intervals.delong(labels, best, probabilities)
-    assert behind.difference is not None  # since both classes have validation images
-    return {
-        "validation_auroc": auroc["value"],
-        "low": low,
-        "high": high,
-        "behind_best": behind.difference,
-        # Undefined if a class has a single image; then only an equal AUROC is within the error.
-        "standard_error": behind.standard_error or 0.0,
-    }
+    # The error is undefined if a class has a single image; then only an equal AUROC is within it.
+    compared = {"behind_best": behind.difference, "standard_error": behind.standard_error or 0.0}
+    return {"validation_auroc": auroc["value"], "low": low, "high": high, **compared}
 
 
 def against_shortcut(

@@ -4,13 +4,14 @@ import os
 import re
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from skinlib import machine
+from skinlib.config import variables
 from skinlib.errors import ConfigError, SkinlibError
 from skinlib.execution import backends
 
@@ -32,10 +33,6 @@ class Finding:
     words: str
 
 
-class _Wrong(Exception):
-    """A part is not ok; the message gives the reason and the remedy."""
-
-
 def examine(backend: backends.Backend, data: str | None) -> Iterator[Finding]:
     """Check the parts that a run with these settings needs, one after the other.
 
@@ -44,30 +41,20 @@ def examine(backend: backends.Backend, data: str | None) -> Iterator[Finding]:
         data: URL of the images, None for the sample.
     """
     environment = {} if isinstance(backend, backends.Local) else backend.environment
-    with _variables(environment):  # as each step has them
+    with variables(environment):  # as each step has them
         for part, check in _checks(backend, data).items():
             try:
                 yield Finding(part, True, check())
-            except (_Wrong, SkinlibError) as error:
+            except SkinlibError as error:
                 yield Finding(part, False, str(error))
 
 
-@contextmanager
-def _variables(environment: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
 def _checks(backend: backends.Backend, data: str | None) -> dict[str, Callable[[], str]]:
-    """Return the checks by part; each returns what it found, or raises `_Wrong` or a SkinlibError."""
-    checks: dict[str, Callable[[], str]] = {"Python": _python, "packages": _packages}
+    """Return the checks by part; each returns what it found, or raises a SkinlibError."""
+    checks: dict[str, Callable[[], str]] = {
+        "Python": lambda: f"{sys.version.split()[0]} at {sys.executable}",
+        "packages": _packages,
+    }
     if isinstance(backend, backends.Local):
         checks["GPU"] = _gpu
     if _needs_aws(backend, data):
@@ -100,31 +87,27 @@ def check_place(backend: backends.Batch | backends.Kubernetes) -> None:
     for part, check in (checks | _place_checks(backend)).items():
         try:
             check()
-        except _Wrong as error:
+        except ConfigError as error:
             raise ConfigError(f"The {part} cannot be used: {error}") from error
-
-
-def _python() -> str:
-    return f"{sys.version.split()[0]} at {sys.executable}"
 
 
 def _packages() -> str:
     try:
         requirements = "\n".join(requires("skinlib") or [])
     except PackageNotFoundError as error:
-        raise _Wrong("skinlib is not installed; run make setup, and use .venv/bin/python.") from error
+        raise ConfigError("skinlib is not installed; run make setup, and use .venv/bin/python.") from error
     pins = re.findall(r"^([\w.-]+)(?:\[[\w,]+\])?==([^\s;]+)", requirements, re.MULTILINE)
-    wrong = [f"{name} {found or 'is missing'}, not {pin}" for name, pin in pins if (found := _installed(name)) != pin]
+    wrong = []
+    for name, pin in pins:
+        try:
+            found = version(name).split("+")[0]
+        except PackageNotFoundError:
+            found = "is missing"
+        if found != pin:
+            wrong.append(f"{name} {found}, not {pin}")
     if wrong:
-        raise _Wrong(f"{'; '.join(wrong)}; run make setup, and use .venv/bin/python.")
+        raise ConfigError(f"{'; '.join(wrong)}; run make setup, and use .venv/bin/python.")
     return f"all {len(pins)} as pinned"
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name).split("+")[0]
-    except PackageNotFoundError:
-        return None
 
 
 def _gpu() -> str:
@@ -142,18 +125,26 @@ def _needs_aws(backend: backends.Backend, data: str | None) -> bool:
 
 def _credentials() -> str:
     import boto3
-    from botocore.exceptions import BotoCoreError
 
     from skinlib.data.storage import AWS_CREDENTIALS_ADVICE
 
-    try:
+    with _aws("the AWS configuration cannot be used", "correct AWS_PROFILE or ~/.aws/config"):
         session = boto3.Session()
         found = session.get_credentials()
-    except BotoCoreError as error:
-        raise _Wrong(f"{error}; correct AWS_PROFILE or ~/.aws/config.") from error
     if found is None:
-        raise _Wrong(f"none for AWS; {AWS_CREDENTIALS_ADVICE}.")
+        raise ConfigError(f"none for AWS; {AWS_CREDENTIALS_ADVICE}.")
     return f"from {found.method}, region {session.region_name or 'not set'}"
+
+
+@contextmanager
+def _aws(failure: str, remedy: str) -> Iterator[None]:
+    """Turn the errors of AWS into a ConfigError that says what failed and what to do."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise ConfigError(f"{failure} ({error}); {remedy}.") from error
 
 
 def _data(url: str) -> str:
@@ -169,7 +160,7 @@ def _datastore(backend: backends.Backend) -> str:
     from skinlib.data.storage import open_store
 
     if not isinstance(backend, backends.Local) and not DATASTORE_SYSROOT_S3:
-        raise _Wrong("remote tasks need one in S3; run make infra or make platform, or metaflow configure aws.")
+        raise ConfigError("remote tasks need one in S3; run make infra or make platform, or metaflow configure aws.")
     if DEFAULT_DATASTORE != "s3" and isinstance(backend, backends.Local):
         return f"local, {Path.cwd() / '.metaflow'}"
     store = open_store(DATASTORE_SYSROOT_S3, create=True, endpoint_url=S3_ENDPOINT_URL)
@@ -180,16 +171,13 @@ def _datastore(backend: backends.Backend) -> str:
 
 def _check_writing(url: str, endpoint_url: str | None) -> None:
     import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, prefix = url.removeprefix("s3://").partition("/")
     where = {"Bucket": bucket, "Key": f"{prefix}/skinlib/doctor"}
-    try:
+    with _aws(f"{url} is not writable", "ask for s3:PutObject and s3:DeleteObject"):
         # An upload that is started and aborted leaves nothing, not even the versions that a versioned bucket keeps.
         client = boto3.client("s3", endpoint_url=endpoint_url)
         client.abort_multipart_upload(**where, UploadId=client.create_multipart_upload(**where)["UploadId"])
-    except (BotoCoreError, ClientError) as error:
-        raise _Wrong(f"{url} is not writable ({error}); ask for s3:PutObject and s3:DeleteObject.") from error
 
 
 def _mlflow(backend: backends.Backend) -> str:
@@ -213,25 +201,22 @@ def _metadata(backend: backends.Backend) -> str:
         with urllib.request.urlopen(f"{SERVICE_URL}/ping", timeout=5):
             return str(SERVICE_URL)
     except (OSError, ValueError) as error:
-        raise _Wrong(f"{SERVICE_URL} does not answer ({error}); check METAFLOW_SERVICE_URL.") from error
+        raise ConfigError(f"{SERVICE_URL} does not answer ({error}); check METAFLOW_SERVICE_URL.") from error
 
 
 def _queue(backend: backends.Batch) -> str:
     import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
     from metaflow.metaflow_config import BATCH_JOB_QUEUE
 
     name = backend.queue or BATCH_JOB_QUEUE
     if not name:
-        raise _Wrong("not set; set `queue` in the compute config or METAFLOW_BATCH_JOB_QUEUE.")
-    try:
+        raise ConfigError("not set; set `queue` in the compute config or METAFLOW_BATCH_JOB_QUEUE.")
+    with _aws(f"{name} cannot be queried", "check region and permissions"):
         found = boto3.client("batch").describe_job_queues(jobQueues=[name])["jobQueues"]
-    except (BotoCoreError, ClientError) as error:
-        raise _Wrong(f"{name} cannot be queried ({error}); check region and permissions.") from error
     if not found:
-        raise _Wrong(f"{name} does not exist in this account and region; run make infra, or correct the name.")
+        raise ConfigError(f"{name} does not exist in this account and region; run make infra, or correct the name.")
     if found[0]["state"] != "ENABLED" or found[0].get("status", "VALID") != "VALID":
-        raise _Wrong(f"{name} is {found[0]['state']}, {found[0].get('status')}; enable it in the Batch console.")
+        raise ConfigError(f"{name} is {found[0]['state']}, {found[0].get('status')}; enable it in the Batch console.")
     return f"{name}, enabled"
 
 
@@ -245,29 +230,27 @@ def _namespace(backend: backends.Kubernetes) -> str:
         client.CoreV1Api().list_namespaced_pod(name, limit=1, _request_timeout=5)
     except Exception as error:  # The client raises its own errors, urllib3's and built-in ones.
         reason = getattr(error, "reason", None) or str(error).partition("\n")[0]
-        raise _Wrong(f"pods in {name} cannot be listed ({reason}); check KUBECONFIG and the permissions.") from error
+        raise ConfigError(
+            f"pods in {name} cannot be listed ({reason}); check KUBECONFIG and the permissions."
+        ) from error
     return f"{name}, pods can be listed"
 
 
 def _image_name(backend: backends.Batch | backends.Kubernetes) -> str:
     if name := backends.image_of(backend):
         return name
-    raise _Wrong("not set; run make image, and set `image` in the compute config or in the profile.")
+    raise ConfigError("not set; run make image, and set `image` in the compute config or in the profile.")
 
 
 def _image(backend: backends.Batch | backends.Kubernetes) -> str:
     import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
 
     name = _image_name(backend)
     in_ecr = _ECR.fullmatch(name)
     if not in_ecr:
         return f"{name}, not looked up in its registry"
     region, repository, tag = in_ecr.groups()
-    try:
+    with _aws(f"{name} does not exist", f"build and push it: make image IMAGE={name} PUSH=1"):
         ecr = boto3.client("ecr", region_name=region)
         ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
-    except (BotoCoreError, ClientError) as error:
-        reason = error.response["Error"]["Code"] if isinstance(error, ClientError) else error
-        raise _Wrong(f"{name} does not exist ({reason}); build and push it: make image IMAGE={name} PUSH=1.") from error
     return name

@@ -105,11 +105,11 @@ class configured(FlowMutator):
                         parameter.kwargs["callback"] = _checked_option
                 if deployed and "create" in arguments and "--help" not in arguments:
                     reachability.check_deployment(str(subcommand), backend, trials)
-            if deployed and isinstance(backend, backends.Kubernetes):
-                _check_namespace(backend.namespace)
         if deployed and (commit := provenance.git_commit()):
             environment |= {provenance.DEPLOYED_COMMIT: commit}
-        mutable_flow.add_decorator("exit_hook", deco_kwargs={"on_error": [_exit_hook(subcommand)]})
+        # Argo allows no dot and looks in the flow's file, a local run imports it.
+        on_error = "mark_failed" if subcommand == "argo-workflows" else f"{__name__}.mark_failed"
+        mutable_flow.add_decorator("exit_hook", deco_kwargs={"on_error": [on_error]})
         mutable_flow.add_decorator(partial(recorded, recorded), deco_kwargs={"place": place_of(backend)})
         for _, step in mutable_flow.steps:
             step.add_decorator(sentences)
@@ -156,11 +156,6 @@ def _checked_option(context: click.Context, option: click.Option, value: Any) ->
     return value
 
 
-def _exit_hook(subcommand: str | None) -> str:
-    """Name `mark_failed` for Metaflow: Argo allows no dot and looks in the flow's file, a local run imports it."""
-    return "mark_failed" if subcommand == "argo-workflows" else f"{__name__}.mark_failed"
-
-
 def _backend(settings: Mapping[str, object] | None) -> tuple[backends.Backend, dict[str, str]]:
     """Return the backend to use, and the environment variables of every step."""
     variables = {}
@@ -173,21 +168,12 @@ def _backend(settings: Mapping[str, object] | None) -> tuple[backends.Backend, d
     return backend, ({} if isinstance(backend, backends.Local) else backend.environment) | variables
 
 
-def _check_namespace(namespace: str | None) -> None:
-    from metaflow.metaflow_config import KUBERNETES_NAMESPACE
-
-    if namespace not in (None, KUBERNETES_NAMESPACE):
-        raise ConfigError(
-            f"Argo Workflows puts all pods into the profile's namespace {KUBERNETES_NAMESPACE}, not into {namespace}; "
-            f"set METAFLOW_KUBERNETES_NAMESPACE={namespace}."
-        )
-
-
 def _place(
     step: MutableStep, backend: backends.Batch | backends.Kubernetes, environment: dict[str, str], all_remote: bool
 ) -> None:
     """Put a step on the backend if it asks for a GPU, or if all steps run in containers."""
-    if _asks_for_gpu(step):
+    # Metaflow's specification of a decorator is a tuple: short name, full name, positional and keyword arguments.
+    if any(keywords.get("gpu") for _, _, _, keywords in step.get_decorator_specs("resources")):
         # Metaflow would take the larger of this and what the backend's decorator asks for.
         step.remove_decorator("resources")
         step.add_decorator(backend.backend, deco_kwargs=backend.gpu_attributes())
@@ -199,11 +185,6 @@ def _place(
         step.add_decorator(backend.backend, deco_kwargs=backend.attributes())
     if environment:
         step.add_decorator("environment", deco_kwargs={"vars": environment})
-
-
-def _asks_for_gpu(step: MutableStep) -> bool:
-    # Metaflow's specification of a decorator is a tuple: short name, full name, positional and keyword arguments.
-    return any(keywords.get("gpu") for _, _, _, keywords in step.get_decorator_specs("resources"))
 
 
 def check_remote(settings: Mapping[str, object]) -> None:

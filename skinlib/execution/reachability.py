@@ -44,11 +44,18 @@ def check_deployment(deployer: str, backend: backends.Backend, trials: Sequence[
         ConfigError: the backend is another than the deployer's, there is no image or no address of MLflow that the
             containers know, or a trial needs a file of this machine.
     """
+    from metaflow.metaflow_config import KUBERNETES_NAMESPACE
+
     needed = "kubernetes" if deployer == "argo-workflows" else "batch"
     if isinstance(backend, backends.Local) or backend.backend != needed:
         raise ConfigError(
             f"{deployer} runs every step on {needed}, but the compute config names {backend.backend}; write "
             f"--config compute configs/compute/{needed}.json, or a file like it, before `{deployer}`."
+        )
+    if isinstance(backend, backends.Kubernetes) and backend.namespace not in (None, KUBERNETES_NAMESPACE):
+        raise ConfigError(
+            f"Argo Workflows puts all pods into the profile's namespace {KUBERNETES_NAMESPACE}, not into "
+            f"{backend.namespace}; set METAFLOW_KUBERNETES_NAMESPACE={backend.namespace}."
         )
     if not backends.image_of(backend):
         raise ConfigError(

@@ -62,9 +62,14 @@ def fit(
     """
     from sklearn.covariance import LedoitWolf
 
+    @torch.inference_mode()
     def features(index: NDArray[np.int64]) -> NDArray[np.float64]:
-        batches = [_features(network, images[index[i : i + 64]], image_size) for i in range(0, len(index), 64)]
-        return np.concatenate(batches)
+        device = next(network.parameters()).device
+        parts = []
+        for i in range(0, len(index), 64):
+            stages = network.eval().stages(to_tensor(images, image_size, device, index[i : i + 64]))
+            parts.append(channel_statistics(stages).double().cpu().numpy())
+        return np.concatenate(parts)
 
     known = features(train)
     scale = known.std(0) + 1e-6  # shrinkage towards the unit matrix needs features of one scale
@@ -72,10 +77,3 @@ def fit(
     whitening = np.linalg.cholesky(covariance.precision_) / scale[:, None]
     distances = np.linalg.norm((features(validation) - known.mean(0)) @ whitening, axis=1)
     return Familiarity(known.mean(0), whitening / np.quantile(distances, QUANTILE))
-
-
-@torch.inference_mode()
-def _features(network: Network, images: NDArray[np.uint8], image_size: int) -> NDArray[np.float64]:
-    device = next(network.parameters()).device
-    stages = network.eval().stages(to_tensor(images, image_size, device))
-    return channel_statistics(stages).double().cpu().numpy()

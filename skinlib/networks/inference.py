@@ -49,16 +49,4 @@ def predict_tensor(network: nn.Module, images: torch.Tensor, batch_size: int = 6
     """
     network.eval()
     logits = [network(images[i : i + batch_size]).double() for i in range(0, len(images), batch_size)]
-    if not logits:
-        return np.zeros(0)
     return torch.sigmoid(torch.cat(logits)).cpu().numpy()
-
-
-def predict(network: nn.Module, images: np.ndarray, image_size: int, batch_size: int = 64) -> np.ndarray:
-    """Predict the probability of malignancy, float64 (N,) in 0..1, of packed images uint8 (N, 224, 224, 3)."""
-    device = next(network.parameters()).device
-    parts = [
-        predict_tensor(network, to_tensor(images[i : i + batch_size], image_size, device))
-        for i in range(0, len(images), batch_size)
-    ]
-    return np.concatenate(parts) if parts else np.zeros(0)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from skinlib.audit.findings import AuditSummary
 from skinlib.data.manifest import CLASSES, ManifestSummary
+from skinlib.data.packing import PackedDataset
 from skinlib.reporting import figures
 from skinlib.reporting.components import SYNTHETIC, Card, picture, table
 from skinlib.reporting.text import COLOUR_BASELINE, FINDINGS, number
@@ -19,8 +20,8 @@ def show(
     card: Card,
     summary: ManifestSummary,
     audit: AuditSummary,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    packed: PackedDataset,
+    examples: NDArray[np.int64],
     shortcut_auroc: float | None,
     synthetic: bool,
 ) -> None:
@@ -30,8 +31,8 @@ def show(
         card: to fill.
         summary: from `Manifest.summary`.
         audit: of all images.
-        images: up to 24 examples.
-        labels: of the examples.
+        packed: all images.
+        examples: int64 (k,), indices of up to 24 to show.
         shortcut_auroc: of the colour baseline on the validation images, None if undefined.
         synthetic: whether the images are the generated sample.
     """
@@ -39,9 +40,10 @@ def show(
     card.append(Markdown(f"# Data: {summary['n_images']:,} images\n\n{SYNTHETIC if synthetic else ''}"))
     rows = [[split, *(of[name] for name in CLASSES), sum(of.values())] for split, of in counts.items()]
     card.append(table(rows, ["split", *CLASSES, "all"]))
-    card.append(picture(figures.counts_figure(counts)))
     card.append(Markdown("## Examples"))
-    card.append(picture(figures.image_grid(images, labels, [CLASSES[label] for label in labels]), "jpeg"))
+    labels = packed.labels[examples]
+    grid = figures.image_grid(packed.images[examples], labels, [CLASSES[label] for label in labels])
+    card.append(picture(grid, "jpeg"))
     _colours(card, audit, shortcut_auroc)
     _findings(card, audit)
     rejected = [(file["key"], file["reason"]) for file in summary["rejected"]]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skinlib.data.manifest import CLASSES, Counts
+from skinlib.data.manifest import CLASSES
 from skinlib.evaluation.metrics import DecisionCurve
 from skinlib.evaluation.scores import BeforeAndAfter, Calibration, Scores
 from skinlib.evaluation.stress import StressRow
@@ -37,63 +37,47 @@ CLASS_STYLES = ({"color": BLUE}, {"color": VERMILION, "hatch": "///"})
 TRIAL_STYLES = ((BLUE, "-", "o"), (VERMILION, "--", "s"), ("#009E73", "-.", "^"), ("#CC79A7", ":", "D"))
 DRAWN_TRIALS = 16  # more rows are not legible in 5 inches
 GRID_COLUMNS = 8
-HEAT_COLUMNS = 4
 CONTOUR = 0.5  # of the strongest heat
 
 
-def counts_figure(counts: Counts) -> "Figure":
-    """Draw the number of images by split and class."""
-    bars = [(split, name, n) for split, by_class in counts.items() for name, n in by_class.items()]
-    figure, axes = _figure(0.3 + 0.4 * len(bars))
-    for row, (_, name, n) in enumerate(bars):
-        axes.barh(row, n, edgecolor="white", **CLASS_STYLES[CLASSES.index(name)])
-        axes.annotate(f"{n:,}", (n, row), xytext=(5, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(bars)), [f"{split}, {name}" for split, name, _ in bars])
-    axes.set(xticks=[], title="images")
-    axes.invert_yaxis()
-    return figure
-
-
-def image_grid(images: NDArray[np.uint8], labels: NDArray[np.int64], captions: Sequence[str]) -> "Figure":
-    """Draw up to 24 images, each with its caption and a frame in the colour of its class."""
-    rows = math.ceil(len(images) / GRID_COLUMNS)
-    figure, grid = _figure(rows * 1.18, rows, GRID_COLUMNS, squeeze=False)
-    for axes in grid.flat[len(images) :]:
-        axes.set_axis_off()
-    for axes, image, label, caption in zip(grid.flat, images, labels, captions, strict=False):
-        axes.imshow(image)
-        _frame(axes, label)
-        axes.set_title(caption, fontsize=9, pad=4)
-    return figure
-
-
-def heat_grid(
-    images: NDArray[np.uint8], heat: NDArray[np.float32], labels: NDArray[np.int64], captions: Sequence[str]
+def image_grid(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    captions: Sequence[str],
+    heat: NDArray[np.float32] | None = None,
 ) -> "Figure":
-    """Draw up to 16 images, each next to its Grad-CAM map, with a caption and a frame in the colour of its class.
+    """Draw up to 24 images, each with its caption and a frame in the colour of its class.
 
     Args:
         images: uint8 (k, H, W, 3).
-        heat: float32 (k, H, W) in 0..1, from `saliency.heat_maps`; a line encloses what exceeds 0.5.
         labels: int (k,).
-        captions: k texts of up to 24 letters.
+        captions: k texts; with `heat`, of up to 24 letters.
+        heat: float32 (k, H, W) in 0..1, from `saliency.heat_maps`, shown next to each of up to 16 images; a line
+            encloses what exceeds 0.5.
     """
-    rows = math.ceil(len(images) / HEAT_COLUMNS)
-    figure, grid = _figure(rows * 1.2, rows, 2 * HEAT_COLUMNS, squeeze=False)
-    pairs = grid.reshape(-1, 2)
-    for axes in pairs[len(images) :].flat:
+    each = 1 if heat is None else 2
+    rows = math.ceil(each * len(images) / GRID_COLUMNS)
+    figure, grid = _figure(rows * 1.2, rows, GRID_COLUMNS, squeeze=False)
+    cells = grid.reshape(-1, each)
+    for axes in cells[len(images) :].flat:
         axes.set_axis_off()
-    for (plain, overlaid), image, hot, label, caption in zip(pairs, images, heat, labels, captions, strict=False):
-        plain.imshow(image)
-        overlaid.imshow(image.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
-        overlaid.imshow(hot, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * hot)
-        if hot.min() < CONTOUR < hot.max():
-            overlaid.contour(hot, [CONTOUR], colors="black", linewidths=2.5)
-            overlaid.contour(hot, [CONTOUR], colors="white", linewidths=1)
-        for axes in (plain, overlaid):
-            _frame(axes, label)
-        plain.set_title(caption, fontsize=9, pad=4, loc="left")
+    for index, (cell, image, label) in enumerate(zip(cells, images, labels, strict=False)):
+        cell[0].imshow(image)
+        cell[0].set_title(captions[index], fontsize=9, pad=4, loc="left" if each == 2 else "center")
+        if heat is not None:
+            _overlay(cell[1], image, heat[index])
+        for axes in cell:
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(visible=True, color=CLASS_STYLES[label]["color"], linewidth=2.5)
     return figure
+
+
+def _overlay(axes: "Axes", image: NDArray[np.uint8], heat: NDArray[np.float32]) -> None:
+    axes.imshow(image.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
+    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.65 * heat)
+    if heat.min() < CONTOUR < heat.max():
+        axes.contour(heat, [CONTOUR], colors="black", linewidths=2.5)
+        axes.contour(heat, [CONTOUR], colors="white", linewidths=1)
 
 
 def roc_figure(scores: Scores) -> "Figure":
@@ -102,7 +86,7 @@ def roc_figure(scores: Scores) -> "Figure":
     axes.set_title(f"AUROC {estimate(scores['auroc'])}")
     if scores["roc"] is None:
         axes.set_axis_off()
-        axes.text(0.5, 0.5, f"No ROC curve: {_why_no_roc(scores['n'], scores['n_malignant'])}.", ha="center")
+        axes.text(0.5, 0.5, "No ROC curve: too few images of a class.", ha="center")
         return figure
     roc, point = scores["roc"], scores["operating_point"]
     rates = roc["false_positive_rate"]
@@ -114,15 +98,15 @@ def roc_figure(scores: Scores) -> "Figure":
     if sensitivity["value"] is not None and specificity["value"] is not None:  # both classes are there
         dot = {"color": VERMILION, "markersize": 9, "markeredgecolor": "white"}
         axes.plot(1 - specificity["value"], sensitivity["value"], "o", **dot)
-    words = [
-        f"Dot: operating point, threshold {point['threshold']:.3f}",
-        f"sensitivity {estimate(sensitivity)}",
-        f"specificity {estimate(specificity)}",
-    ]
-    if scores["shortcut"] is not None:
-        words += ["", "AUROC of the colour baseline", estimate(scores["shortcut"]["auroc"])]
-    words += ["", "Band: pointwise 95% interval"]
-    axes.text(1.06, 0.02, "\n".join(words), linespacing=1.5)
+    words = f"""Dot: operating point, threshold {point["threshold"]:.3f}
+sensitivity {estimate(sensitivity)}
+specificity {estimate(specificity)}
+
+AUROC of the colour baseline
+{estimate(scores["shortcut"]["auroc"])}
+
+Band: pointwise 95% interval"""
+    axes.text(1.06, 0.02, words, linespacing=1.5)
     axes.set(xlabel="1 - specificity (false positive rate)", ylabel="sensitivity (true positive rate)")
     axes.set(aspect=1, anchor="W")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -130,22 +114,16 @@ def roc_figure(scores: Scores) -> "Figure":
 
 
 def reliability_figure(calibration: BeforeAndAfter) -> "Figure":
-    """Draw the observed rate of malignant images against the predicted one, with intervals, before and after scaling.
-
-    Args:
-        calibration: of a set of images; "before" is left out if it is None.
-    """
-    both = {"before": calibration["before"], "after": calibration["after"]}
-    shown = {when: of for when, of in both.items() if of is not None}
-    figure, grid = _figure(4.5, 1, len(shown), squeeze=False)
-    for axes, (when, of) in zip(grid.flat, shown.items(), strict=True):
+    """Draw the observed rate of malignant images against the predicted one, with intervals, before and after."""
+    figure, panels = _figure(4.5, 1, 2)
+    for axes, when, of in zip(panels, ("before", "after"), (calibration["before"], calibration["after"]), strict=True):
         _reliability(axes, of)
         error = calibration_error(of["ece"], of["ece_noise"])
         words = f"{when} scaling\nECE {error}\nBrier score {estimate(of['brier'])}"
         axes.set_title(words, fontsize=11, loc="left")
-    grid[0, 0].set_ylabel("observed rate of malignant images")
-    grid[0, 0].text(0.03, 0.93, "prediction too low", fontsize=9, va="top", color=GREY)
-    grid[0, 0].text(0.97, 0.05, "prediction too high", fontsize=9, ha="right", color=GREY)
+    panels[0].set_ylabel("observed rate of malignant images")
+    panels[0].text(0.03, 0.93, "prediction too low", fontsize=9, va="top", color=GREY)
+    panels[0].text(0.97, 0.05, "prediction too high", fontsize=9, ha="right", color=GREY)
     return figure
 
 
@@ -285,16 +263,3 @@ def _figure(
     for each in figure.axes:
         each.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _frame(axes: "Axes", label: int) -> None:
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(visible=True, color=CLASS_STYLES[label]["color"], linewidth=2.5)
-
-
-def _why_no_roc(n: int, n_malignant: int) -> str:
-    for name, count in zip(CLASSES, (n - n_malignant, n_malignant), strict=True):
-        if count == n:
-            return f"all images are {name}"
-    rare = CLASSES[int(n_malignant < n - n_malignant)]
-    return f"too few {rare} images ({min(n_malignant, n - n_malignant):,}) for a band"

@@ -30,7 +30,7 @@ class MetricRow:
 
 
 def metric_rows(scores: Scores) -> list[MetricRow]:
-    """List the metrics of a set of images by section, without those that were not computed."""
+    """List the metrics of a set of images by section."""
     return [*_ranking(scores), *_operating_point(scores), *_predictive_values(scores), *_calibration(scores)]
 
 
@@ -47,10 +47,9 @@ def _ranking(scores: Scores) -> Iterator[MetricRow]:
         return MetricRow("Ranking", name, meaning, value)
 
     yield row("AUROC", "probability that a malignant image scores higher than a benign one", scores["auroc"])
-    if scores["shortcut"] is not None:
-        yield row("AUROC of the colour baseline", "from colour statistics only", scores["shortcut"]["auroc"])
-        meaning = "paired difference of the two AUROCs (DeLong)"
-        yield row("gain over the colour baseline", meaning, scores["shortcut"]["difference"])
+    yield row("AUROC of the colour baseline", "from colour statistics only", scores["shortcut"]["auroc"])
+    meaning = "paired difference of the two AUROCs (DeLong)"
+    yield row("gain over the colour baseline", meaning, scores["shortcut"]["difference"])
     yield row("average precision", "PPV averaged over all sensitivities", scores["average_precision"])
     for at_sensitivity in scores["specificity_at_sensitivity"]:
         level = f"{at_sensitivity['sensitivity']:.0%}"
@@ -68,14 +67,10 @@ def _operating_point(scores: Scores) -> Iterator[MetricRow]:
         ("sensitivity", "malignant images classified as malignant", point["sensitivity"]),
         ("specificity", "benign images classified as benign", point["specificity"]),
         ("accuracy", "correctly classified images", point["accuracy"]),
-    ):
-        yield MetricRow("Operating point", name, meaning, value)
-    for name, meaning, share in (
         ("uncertain", "images near the threshold, where answers are as often wrong as right", scores["uncertain"]),
         ("unfamiliar", "images unlike the training images", scores["unfamiliar"]),
     ):
-        if share is not None:
-            yield MetricRow("Operating point", name, meaning, share)
+        yield MetricRow("Operating point", name, meaning, value)
 
 
 def _predictive_values(scores: Scores) -> Iterator[MetricRow]:
@@ -90,9 +85,8 @@ def _predictive_values(scores: Scores) -> Iterator[MetricRow]:
 
 def _calibration(scores: Scores) -> Iterator[MetricRow]:
     for when, of in (("before", scores["calibration"]["before"]), ("after", scores["calibration"]["after"])):
-        if of is not None:
-            meaning = "mean squared error of the probability; 0 is perfect"
-            yield MetricRow("Calibration", f"Brier score {when} scaling", meaning, of["brier"])
-            meaning = "mean distance between predicted and observed rates in 15 bins; 0 is perfect"
-            error: Estimate = {"value": of["ece"], "interval": None}
-            yield MetricRow("Calibration", f"ECE {when} scaling", meaning, error, of["ece_noise"])
+        meaning = "mean squared error of the probability; 0 is perfect"
+        yield MetricRow("Calibration", f"Brier score {when} scaling", meaning, of["brier"])
+        meaning = "mean distance between predicted and observed rates in 15 bins; 0 is perfect"
+        error: Estimate = {"value": of["ece"], "interval": None}
+        yield MetricRow("Calibration", f"ECE {when} scaling", meaning, error, of["ece_noise"])

@@ -16,7 +16,7 @@ from skinlib.training.trial import Trial
 _SYNTHETIC = "**Made from SYNTHETIC images: it shows that the pipeline works and has no other use.**"
 
 _USE = """## Use
-For research and teaching: to compare methods and study failures.
+For research and teaching.
 
 **Not for** diagnosis, triage, or telling anyone that a lesion is harmless. It is not a medical device and was not
 tested in a clinic. It gives a confident answer for any picture: other diseases, healthy skin, photographs without a
@@ -29,10 +29,10 @@ ISIC Archive, where each image is under CC0, CC BY or CC BY-NC; the set does not
 _DRAWN = "**Licence**: this project's code draws the images; its licence applies."
 
 _LIMITS = """## Limits
-- In the public set *benign* means nevus only. Other benign lesions, such as seborrheic keratoses, are missing.
+- In the public set *benign* means nevus only. Other benign lesions are missing.
 - Skin tone, age and sex are unknown, so bias between groups cannot be measured.
 - Patients are unknown, so two lesions of one patient can be in different splits.
-- Test and training images have one source. Expect less on other images, and measure it.
+- Test and training images have one source. Expect less on other images.
 - Malignant lesions are much rarer in practice: see PPV and NPV."""
 
 _NO_LIMITS_KNOWN = """## Limits

@@ -50,10 +50,11 @@ def show(card: Card, assessment: Assessment, title: str, model_card: str, synthe
 def _ranking(card: Card, assessment: Assessment) -> None:
     report, scores = assessment.report, assessment.report["all"]
     images = f"{scores['n']:,} test images, {scores['n_malignant']:,} malignant"
-    parts = [f"**AUROC {estimate(scores['auroc'])}** on {images}; with 95% intervals in brackets."]
-    if (shortcut := scores["shortcut"]) is not None:
-        parts.append(f"{gain_note(shortcut['auroc'], shortcut['difference'])} {COLOUR_BASELINE}")
-    parts.append(_twins(report["n_twins"]))
+    parts = [
+        f"**AUROC {estimate(scores['auroc'])}** on {images}; with 95% intervals in brackets.",
+        f"{gain_note(scores['shortcut']['auroc'], scores['shortcut']['difference'])} {COLOUR_BASELINE}",
+        _twins(report["n_twins"]),
+    ]
     card.append(Markdown("\n\n".join(parts)))
     _metrics(card, report, "Ranking")
     card.append(picture(figures.roc_figure(scores)))
@@ -95,10 +96,9 @@ prevalence of these test images, which is much higher than in practice."""
 
 def _calibration(card: Card, assessment: Assessment) -> None:
     calibration = assessment.report["all"]["calibration"]
-    words = "In a calibrated model, about 80% of the images with a probability of 0.8 are malignant. ECE is the "
-    words += "expected calibration error; the value in brackets is what 95% of perfectly calibrated models stay below."
-    if calibration["before"] is not None:
-        words += " The temperature was fitted on validation images."
+    words = """In a calibrated model, about 80% of the images with a probability of 0.8 are malignant. ECE is the \
+expected calibration error; the value in brackets is what 95% of perfectly calibrated models stay below. The \
+temperature was fitted on validation images."""
     card.append(Markdown(f"## Calibration\n\n{words}"))
     _metrics(card, assessment.report, "Calibration")
     card.append(picture(figures.reliability_figure(calibration)))
@@ -108,17 +108,10 @@ def _robustness(card: Card, assessment: Assessment) -> None:
     words = "The same test images as another camera, clinic or operator would take them."
     card.append(Markdown(f"## Robustness\n\n{words}"))
     card.append(picture(figures.stress_figure(assessment.stress)))
-    rows = [
-        [
-            row["name"],
-            number(row["auroc"]),
-            number(row["auroc_change"]),
-            number(row["sensitivity"]),
-            number(row["specificity"]),
-            number(row["probability_change"]),
-        ]
-        for row in assessment.stress
-    ]
+    rows = []
+    for row in assessment.stress:
+        values = row["auroc"], row["auroc_change"], row["sensitivity"], row["specificity"], row["probability_change"]
+        rows.append([row["name"], *map(number, values)])
     heads = ["images", "AUROC", "AUROC change", "sensitivity", "specificity", "mean probability change"]
     card.append(table(rows, heads))
 
@@ -132,7 +125,7 @@ def _saliency(card: Card, assessment: Assessment) -> None:
             f"{OUTCOMES[int(truth), bool(malignant)]} ({probability:.2f})"
             for truth, malignant, probability in zip(truths, positive, shown, strict=True)
         ]
-        card.append(picture(figures.heat_grid(assessment.images, assessment.heat, truths, captions), "jpeg"))
+        card.append(picture(figures.image_grid(assessment.images, truths, captions, assessment.heat), "jpeg"))
 
 
 def _familiarity(card: Card, assessment: Assessment) -> None:

@@ -99,7 +99,7 @@ def evaluation_report(model: str, url: str, n_rejected: int, report: Report, dis
         model: as the user named it.
         url: of the images.
         n_rejected: number of files that could not be read.
-        report: of the images, with `uncalibrated`.
+        report: of the images.
         distance: from `shortcut.distance`.
 
     Returns:
@@ -217,7 +217,7 @@ def run_summary(
         trials.append([row["trial"], row["status"], auroc, gain, str(row["epochs_trained"]), f"{row['seconds']:.0f}"])
     scores, without_twins = report["all"], report["without_twins"]
     values = {row.name: metric(row) for row in metric_rows(scores)}
-    metrics = [[name, values[name]] for name in _SUMMARY_METRICS if name in values]
+    metrics = [[name, values[name]] for name in _SUMMARY_METRICS]
     if without_twins is not None:
         metrics.insert(1, ["AUROC without near-duplicates of training images", estimate(without_twins["auroc"])])
     warning = "\nThe images are SYNTHETIC: use the model for trying out only.\n" if synthetic else ""

@@ -1,6 +1,5 @@
 """The card of the step `train`: a live view of a trial."""
 
-import time
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
@@ -12,14 +11,12 @@ from skinlib.reporting.figures import BLUE, VERMILION
 from skinlib.training.result import Epoch
 from skinlib.training.trial import Trial
 
-REFRESH_SECONDS = 5.0  # each refresh starts a Python process
-
 Curve: TypeAlias = Literal["validation_auroc", "validation_loss", "train_loss"]
 LIVE_CURVES: dict[str, list[Curve]] = {"AUROC": ["validation_auroc"], "loss": ["validation_loss", "train_loss"]}
 
 
 class TrainingCard:
-    """A live view of a trial. It refreshes the card at most every `REFRESH_SECONDS` seconds."""
+    """A live view of a trial. Metaflow skips refreshes that follow the last one by less than `refresh_interval`."""
 
     def __init__(self, card: Card, trial: Trial) -> None:
         """Show the hyperparameters and an empty progress bar."""
@@ -32,7 +29,7 @@ class TrainingCard:
         values = [[column_title(name), value] for name, value in trial.model_dump().items()]
         for component in (self._heading, self._progress, *self._charts, table(values, ["hyperparameter", "value"])):
             card.append(component)
-        self._refresh()
+        self._card.refresh()
 
     def update(self, history: Sequence[Epoch]) -> None:
         """Show all epochs so far, at least one."""
@@ -43,11 +40,10 @@ class TrainingCard:
         self._progress.update(last["epoch"])
         for chart, curves in zip(self._charts, LIVE_CURVES.items(), strict=True):
             chart.update(_chart(history, self._epochs, *curves))
-        if time.monotonic() - self._refreshed >= REFRESH_SECONDS:
-            self._refresh()
+        self._card.refresh()
 
     def finish(self, status: str, reason: str, above_shortcut: ShortcutComparison) -> None:
-        """Show how the trial ended and its gain over the colour baseline, and refresh at once.
+        """Show how the trial ended and its gain over the colour baseline.
 
         Args:
             status: as in `TrialResult`.
@@ -58,11 +54,7 @@ class TrainingCard:
         note = trial_gain_note(above_shortcut) if "above_shortcut" in above_shortcut else ""
         parts = [f"# Training: {status}", words, self._summary, note]
         self._heading.update("\n\n".join(part for part in parts if part))
-        self._refresh()
-
-    def _refresh(self) -> None:
         self._card.refresh()
-        self._refreshed = time.monotonic()
 
 
 def _chart(history: Sequence[Epoch], epochs: int, title: str, columns: Sequence[Curve]) -> dict[str, object]:

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from skinlib.config import variables
 from skinlib.errors import TrackingError
 
 # MLflow waits for four minutes, which is right at the end of a training, but too long at its start and in its epochs.
@@ -63,22 +64,16 @@ def connect(recorded: str | None = None, brief: bool = False) -> Iterator[Mlflow
     # MLflow takes these only from the environment. The link that it prints when a run ends shows the password.
     quiet = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
     wanted = quiet | (_BRIEF if brief else {})
-    before = {key: os.environ.get(key) for key in ("MLFLOW_TRACKING_URI", *wanted)}
     # MLflow's registry creates its own client, which uses a database in the working directory by default.
-    os.environ.update({"MLFLOW_TRACKING_URI": uri} | {key: before[key] or value for key, value in wanted.items()})
+    values = {"MLFLOW_TRACKING_URI": uri} | {key: os.environ.get(key) or value for key, value in wanted.items()}
     try:
-        if database:
-            _keep_files_next_to(database)
-        yield MlflowClient(tracking_uri=uri)
+        with variables(values):
+            if database:
+                _keep_files_next_to(database)
+            yield MlflowClient(tracking_uri=uri)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
         # Without the cause, whose message may contain the password.
         raise TrackingError(_sentence(uri, error)) from None
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
 
 
 def files_address(uri: str) -> str | None:

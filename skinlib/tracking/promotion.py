@@ -1,7 +1,8 @@
 """Promotion: a version becomes the champion of its registered model only if it earns it.
 
 The alias `champion` names the version that is in use, `challenger` the latest version that did not become champion.
-Each change of the champion leaves tags at the version: who, when, from which version, and why.
+Each change of the champion leaves tags at the version: who, when, from which version, and why. All functions raise
+TrackingError if MLflow does not answer or refuses.
 """
 
 from collections.abc import Mapping
@@ -49,14 +50,14 @@ class Contest:
         groups: int64 (N,), equal for near-duplicates.
         test: Indices of the test images.
         probabilities: float64, of the new version for the test images.
-        above_shortcut: How much the AUROC is above that of the colour baseline, if that was measured.
+        above_shortcut: How much the AUROC is above that of the colour baseline.
     """
 
     packed: PackedDataset
     groups: NDArray[np.int64]
     test: NDArray[np.int64]
     probabilities: NDArray[np.float64]
-    above_shortcut: AgainstShortcut | None
+    above_shortcut: AgainstShortcut
 
 
 def model_name(name: str, synthetic: bool, branch: str) -> str:
@@ -86,35 +87,25 @@ def decide(run: RecordedRun, version: registry.RegisteredModel, policy: Policy, 
         policy: `never` and `always` decide without a comparison.
         contest: The images.
         who: Names the user in the tags.
-
-    Raises:
-        TrackingError: MLflow does not answer or refuses.
     """
     name, number = version["name"], version["version"]
     with connect(run["uri"]) as client:
         tags = client.get_model_version(name, number).tags
-        standing = champion_of(client, name)
+        standing = _champion(client, name)
         # A task that was killed here has left the verdict, and perhaps the alias; or a user has promoted its version.
-        if "skinlib.decided" in tags or (standing and _number(standing) == number):
+        if "skinlib.decided" in tags or standing == number:
             verdict: Verdict = {
                 "alias": tags.get("skinlib.verdict", CHAMPION),
                 "champion": tags.get("skinlib.compared_with", tags.get("skinlib.promoted_from")),
                 "reason": tags.get("skinlib.reason", "Promoted by hand."),
             }
         else:
-            verdict = _judge(standing, policy, contest)
+            verdict = _judge(name, standing, policy, contest)
             # Another run may have finished while this one compared.
-            while verdict["alias"] == CHAMPION and _number(standing) != _number(champion_of(client, name)):
-                standing = champion_of(client, name)
-                verdict = _judge(standing, policy, contest)
-            facts: dict[str, object] = {
-                "verdict": verdict["alias"],
-                "reason": verdict["reason"],
-                "compared_with": verdict["champion"],
-            }
-            if verdict["alias"] == CHAMPION:
-                facts |= _promoted(who, verdict["champion"])
-            _tag(client, name, number, facts)
+            while verdict["alias"] == CHAMPION and standing != (now := _champion(client, name)):
+                standing, verdict = now, _judge(name, now, policy, contest)
+            facts = {"verdict": verdict["alias"], "reason": verdict["reason"], "compared_with": standing}
+            _tag(client, name, number, facts | (_promoted(who, standing) if verdict["alias"] == CHAMPION else {}))
             description = client.get_model_version(name, number).description or ""
             text = registry.excerpt(f"{verdict['reason']}\n\n{description}")
             client.update_model_version(name, number, description=text)
@@ -127,10 +118,10 @@ def promote(name: str, number: str, who: str) -> str | None:
     """Make a version the champion, and return the version that was it before.
 
     Raises:
-        TrackingError: There is no such version, or MLflow does not answer or refuses.
+        TrackingError: There is no such version.
     """
     with connect() as client:
-        before = _number(champion_of(client, name))
+        before = _champion(client, name)
         if before == number:
             raise TrackingError(f"Version {number} of {name} is the champion already.")
         try:
@@ -147,20 +138,19 @@ def rollback(name: str, who: str) -> tuple[str, str]:
     """Make the version champion that was it before the standing one, and return both, the standing one first.
 
     Raises:
-        TrackingError: There is no champion, or none before it, or MLflow does not answer or refuses.
+        TrackingError: There is no champion, or none before it.
     """
     with connect() as client:
-        standing = champion_of(client, name)
-        before = standing and standing.tags.get("skinlib.promoted_from")
-        if standing is None or not before:
+        standing = _champion(client, name)
+        before = standing and client.get_model_version(name, standing).tags.get("skinlib.promoted_from")
+        if not standing or not before:
             raise TrackingError(
                 f"{name} has no champion before the standing one; name one: skinlib promote {name} VERSION"
             )
         # It keeps its own `promoted_from`, so that a second rollback goes one further back.
         client.set_registered_model_alias(name, CHAMPION, before)
-        facts = {"rolled_back_by": who, "rolled_back_at": _now(), "rolled_back_from": standing.version}
-        _tag(client, name, before, facts)
-    return str(standing.version), before
+        _tag(client, name, before, {"rolled_back_by": who, "rolled_back_at": _now(), "rolled_back_from": standing})
+    return standing, before
 
 
 @dataclass(frozen=True)
@@ -190,7 +180,7 @@ def versions(name: str | None) -> list[ListedVersion]:
     """List the versions of a registered model, or of all, by name and the latest first.
 
     Raises:
-        TrackingError: There is no such model, or MLflow does not answer.
+        TrackingError: There is no such model.
     """
     with connect() as client:
         models = {model.name: model for model in client.search_registered_models(max_results=1000)}
@@ -220,30 +210,29 @@ def _listed(version: ModelVersion, aliases: Mapping[str, str]) -> ListedVersion:
     )
 
 
-def champion_of(client: MlflowClient, name: str) -> ModelVersion | None:
-    """Return the standing champion of a registered model."""
+def _champion(client: MlflowClient, name: str) -> str | None:
+    """Return the number of the standing champion of a registered model."""
     try:
-        return client.get_model_version_by_alias(name, CHAMPION)
+        return str(client.get_model_version_by_alias(name, CHAMPION).version)  # a number from a database
     except MlflowException as error:
         if not is_missing(error):
             raise
         return None
 
 
-def _judge(champion: ModelVersion | None, policy: Policy, contest: Contest) -> Verdict:
-    number = _number(champion)
+def _judge(name: str, champion: str | None, policy: Policy, contest: Contest) -> Verdict:
     if policy != "auto":
         alias = CHAMPION if policy == "always" else CHALLENGER
-        return {"alias": alias, "champion": number, "reason": f"Not compared, since promotion is set to {policy}."}
-    if champion is None:
-        measured = contest.above_shortcut
-        gain = measured["difference"] if measured else Estimate(value=None, interval=None)
+        reason = f"Not compared, since promotion is set to {policy}."
+    elif champion is None:
+        gain = contest.above_shortcut["difference"]
         earned = is_above_zero(gain)
         words = f"above the colour baseline by more than noise: AUROC{_shown(gain)}"
+        alias = CHAMPION if earned else CHALLENGER
         reason = f"There was no champion, and on the test images it is {'' if earned else 'not '}{words}."
-        return {"alias": CHAMPION if earned else CHALLENGER, "champion": None, "reason": reason}
-    alias, reason = _compare(f"models:/{champion.name}/{champion.version}", contest)
-    return {"alias": alias, "champion": number, "reason": reason}
+    else:
+        alias, reason = _compare(f"models:/{name}/{champion}", contest)
+    return {"alias": alias, "champion": champion, "reason": reason}
 
 
 def _compare(champion: str, contest: Contest) -> tuple[str, str]:
@@ -264,9 +253,9 @@ def _compare(champion: str, contest: Contest) -> tuple[str, str]:
     words = f"{champion} by more than noise: AUROC{_shown(found.auroc)}, on {where}"
     if not found.is_better:
         return CHALLENGER, f"It does not beat {words}."
-    if found.is_worse_calibrated:
-        return CHALLENGER, f"It beats {words}, but is calibrated worse: ECE{_shown(found.calibration_error)}."
-    return CHAMPION, f"It beats {words}, and is not calibrated worse: ECE{_shown(found.calibration_error)}."
+    worse = found.is_worse_calibrated
+    judged = "but is calibrated worse" if worse else "and is not calibrated worse"
+    return CHALLENGER if worse else CHAMPION, f"It beats {words}, {judged}: ECE{_shown(found.calibration_error)}."
 
 
 def _shown(difference: Estimate) -> str:
@@ -274,10 +263,6 @@ def _shown(difference: Estimate) -> str:
     if value is None:
         return " undefined"
     return f" {value:+.3f}" + (f" ({interval[0]:+.3f} to {interval[1]:+.3f})" if interval else "")
-
-
-def _number(version: ModelVersion | None) -> str | None:
-    return None if version is None else str(version.version)  # a number from a database, a string from a server
 
 
 def _tag(client: MlflowClient, name: str, number: str, facts: Mapping[str, object]) -> None:

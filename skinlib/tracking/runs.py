@@ -8,7 +8,7 @@ All calls use `MlflowClient`: there is no active run and no global tracking URI.
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict, overload
+from typing import TypedDict
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -54,10 +54,14 @@ def start_run(
     uri = check()
     with connect() as client:
         experiment_id = _experiment_id(client, experiment)
-        run_id = _open(client, experiment_id, {"skinlib.run": run_key}, name)
+        if found := _search(client, experiment_id, {"skinlib.run": run_key}):
+            run_id = _reopen(client, found[0]).info.run_id
+        else:
+            run_id = client.create_run(experiment_id, tags={"skinlib.run": run_key}, run_name=name).info.run_id
         client.log_batch(run_id, params=_params(params), tags=to_tags(tags, git_commit))
     try:
-        _check_store(run_id)
+        with connect(brief=True) as client, storing(client.get_run(run_id).info.artifact_uri):
+            client.log_text(run_id, "The run has not registered a model.\n", MODEL_CARD)
     except TrackingError:
         with connect() as client:
             client.delete_run(run_id)
@@ -88,9 +92,6 @@ class TrialLog:
             parent: from `start_run`.
             trial_key: names the run.
             training_key: of the trial's checkpoint, so that the run is continued where the training is.
-            params: as in `start_run`.
-            tags: as in `start_run`.
-            git_commit: as in `start_run`.
         """
         self._parent, self._trial_key, self._training_key = parent, trial_key, training_key
         self._params, self._tags = _params(params), to_tags(tags, git_commit)
@@ -145,17 +146,12 @@ class TrialLog:
                 if any(run.info.end_time == _last_ms(history, run) for run in self._finished):
                     return
                 run_id = self._opened(client, is_new=True)
+                assert run_id is not None
             # A time that never changes: the same value logged again is then the same point.
             time_ms = _last_ms(history, client.get_run(run_id))
             _log_points(client, run_id, _curve(history) + _final(metrics, time_ms))
             client.log_batch(run_id, tags=to_tags({"status": status, "reason": reason}))
             client.set_terminated(run_id, "FINISHED" if status == "finished" else "FAILED", time_ms)
-
-    @overload
-    def _opened(self, client: MlflowClient, *, is_new: Literal[True]) -> str: ...
-
-    @overload
-    def _opened(self, client: MlflowClient, *, is_new: bool) -> str | None: ...
 
     def _opened(self, client: MlflowClient, *, is_new: bool) -> str | None:
         """Open the run; None if there are finished ones only, which this training may repeat unless it is new."""
@@ -163,9 +159,12 @@ class TrialLog:
             parent_id = self._parent["run_id"]
             experiment_id = _reopen(client, client.get_run(parent_id)).info.experiment_id
             identity = {"mlflow.parentRunId": parent_id, "skinlib.training": self._training_key}
-            found = _search(client, experiment_id, identity)
-            self._finished = [run for run in found if _is_finished(run)]
-            unfinished = [run for run in found if not _is_finished(run)]
+            unfinished: list[Run] = []
+            self._finished = []
+            for run in _search(client, experiment_id, identity):
+                # `mark_failed` ends runs without a status.
+                is_finished = run.info.status != "RUNNING" and "skinlib.status" in run.data.tags
+                (self._finished if is_finished else unfinished).append(run)
             if unfinished:
                 run_id = _reopen(client, unfinished[0]).info.run_id
             elif self._finished and not is_new:
@@ -238,13 +237,6 @@ def to_tags(values: Mapping[str, object], git_commit: str | None = None) -> list
     return [RunTag(key, without_credentials(str(value))) for key, value in named.items() if value is not None]
 
 
-def _check_store(run_id: str) -> None:
-    with connect(brief=True) as client:
-        address = client.get_run(run_id).info.artifact_uri
-        with storing(address):
-            client.log_text(run_id, "The run has not registered a model.\n", MODEL_CARD)
-
-
 def _experiment_id(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
@@ -259,21 +251,10 @@ def _experiment_id(client: MlflowClient, name: str) -> str:
     return str(found.experiment_id)
 
 
-def _open(client: MlflowClient, experiment_id: str, identity: dict[str, str], name: str) -> str:
-    if found := _search(client, experiment_id, identity):
-        return _reopen(client, found[0]).info.run_id
-    return client.create_run(experiment_id, tags=identity, run_name=name).info.run_id
-
-
 def _search(client: MlflowClient, experiment_id: str, identity: Mapping[str, str]) -> list[Run]:
     """Return the runs with these tags, the latest first."""
     same = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
     return list(client.search_runs([experiment_id], same))
-
-
-def _is_finished(run: Run) -> bool:
-    """Return whether a trial's run is complete; `mark_failed` ends runs without a status."""
-    return run.info.status != "RUNNING" and "skinlib.status" in run.data.tags
 
 
 def _reopen(client: MlflowClient, run: Run) -> Run:

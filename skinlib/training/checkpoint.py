@@ -62,10 +62,6 @@ class Checkpoint:
             self.store.download(self.key, file)
             return cast(TrialState, torch.load(file, map_location="cpu", weights_only=True))
 
-    def save(self, state: TrialState) -> None:
-        """Replace the state in one step."""
-        self.store.write(self.key, _serialise(state))
-
 
 class BackgroundSaver:
     """Saves the states of a trial that trains on meanwhile, one at a time; from `saving_in_background`."""
@@ -84,13 +80,17 @@ class BackgroundSaver:
         Raises:
             StorageError: No state could be saved: not the last one, or not one of the first three.
         """
+        import torch
+
         if self._saving and (last or self._saving[0].done()):
             self._settle(*self._saving, last=False)
         if not last and (self._saving or time.monotonic() - self._began < self._checkpoint.seconds):
             return
         self._began = time.monotonic()
         # The bytes are a copy, which the training does not change.
-        writing = self._thread.submit(self._checkpoint.store.write, self._checkpoint.key, _serialise(state))
+        data = io.BytesIO()
+        torch.save(state, data)
+        writing = self._thread.submit(self._checkpoint.store.write, self._checkpoint.key, data.getvalue())
         self._saving = writing, list(state["history"])
         if last:
             self._settle(*self._saving, last=True)
@@ -114,14 +114,6 @@ def saving_in_background(checkpoint: Checkpoint, on_saved: Callable[[list[Epoch]
     """Give a saver that calls `on_saved` with the history of each saved state; at the end, wait for its last save."""
     with ThreadPoolExecutor(1) as thread:
         yield BackgroundSaver(checkpoint, on_saved, thread)
-
-
-def _serialise(state: TrialState) -> bytes:
-    import torch
-
-    data = io.BytesIO()
-    torch.save(state, data)
-    return data.getvalue()
 
 
 def checkpoint_folder(run_key: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 from torch import nn
 from torch.nn import functional
 
@@ -28,15 +28,7 @@ from skinlib.training.slots import Slot
 from skinlib.training.trial import Trial
 
 # Dense bf16 peak in FLOP/s, by a part of the driver's name for the GPU (NVIDIA's data sheets).
-_PEAK = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10G": 70e12,
-    "A10": 125e12,
-}
+_PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12}
 
 OnHistory = Callable[[list[Epoch]], None]
 
@@ -98,9 +90,15 @@ def train(
         training = _Training(trial, data, seed, setting)
         if (state := checkpoint.load()) is not None:
             training.restore(state)
-            done = len(training.history)
-            print(f"Continuing after epoch {done} of {trial.epochs} from the last checkpoint.", flush=True)
-        _run(training, checkpoint, on_epoch, on_checkpoint)
+            print(
+                f"Continuing after epoch {len(training.history)} of {trial.epochs} from the last checkpoint.",
+                flush=True,
+            )
+        with saving_in_background(checkpoint, on_checkpoint) as saver:
+            while not training.ended:
+                training.run_epoch()
+                on_epoch(training.history)
+                saver.save(training.state(), last=training.ended)
         return training.result(cost)
     except _Diverged as error:
         return TrialResult("diverged", str(error), setting, cost)
@@ -147,15 +145,6 @@ def _has_bfloat16(device: str) -> bool:
 def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether an error means lack of memory: for a CPU, torch raises a plain RuntimeError that says so."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _run(training: "_Training", checkpoint: Checkpoint, on_epoch: OnHistory, on_checkpoint: OnHistory) -> None:
-    """Train epoch by epoch until the last one or the early stop, and save the state from time to time."""
-    with saving_in_background(checkpoint, on_checkpoint) as saver:
-        while not training.ended:
-            training.run_epoch()
-            on_epoch(training.history)
-            saver.save(training.state(), last=training.ended)
 
 
 class _Training:
@@ -218,7 +207,7 @@ class _Training:
             "epoch": epoch,
             "time_ms": int(time.time() * 1000),
             "train_loss": train_loss,
-            "validation_loss": _log_loss(labels, probabilities),
+            "validation_loss": float(log_loss(labels, probabilities)),
             "validation_auroc": float(roc_auc_score(labels, probabilities)),
             "learning_rate": rate,
             "images_per_second": speed,
@@ -302,11 +291,6 @@ def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
     into, source = zip(*[(a, b) for a, b in pairs if a.is_floating_point()], strict=True)
     # Not public, but what torch.optim.swa_utils uses: one kernel for all tensors instead of one for each.
     torch._foreach_lerp_(into, source, 1 - decay)
-
-
-def _log_loss(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> float:
-    p = np.clip(probabilities, 1e-7, 1 - 1e-7)
-    return float(-np.mean(np.where(labels == 1, np.log(p), np.log1p(-p))))
 
 
 def _peak_share(trial: Trial, device_name: str, images_per_second: float) -> float | None:

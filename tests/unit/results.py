@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,21 +45,23 @@ CLASSIFIER: ClassifierSettings = {
 
 @functools.cache
 def report(kind: str = "full") -> Report:
-    """A report with every part ("full"), with the required parts only ("bare"), or of benign images ("benign")."""
-    groups = np.arange(100)
-    if kind == "bare":
-        return build_report(LABELS, PROBABILITIES, THRESHOLD, groups=groups)
-    if kind == "benign":
-        return build_report(LABELS[:60], PROBABILITIES[:60], THRESHOLD, groups=groups[:60])
-    return build_report(
-        LABELS,
-        PROBABILITIES,
-        THRESHOLD,
-        groups=groups,
-        uncalibrated=PROBABILITIES**2,
-        shortcut_probabilities=np.where(np.arange(100) % 3, PROBABILITIES, 0.5),
-        twins=np.arange(100) % 20 == 0,
-    )
+    """A report with every part ("full"), without twins ("no twins"), or of benign images ("benign")."""
+    twins = np.arange(100) % 20 == 0 if kind == "full" else None
+    n = 60 if kind == "benign" else 100
+    shortcut = np.where(np.arange(100) % 3, PROBABILITIES, 0.5)
+    return report_of(LABELS[:n], PROBABILITIES[:n], THRESHOLD, shortcut_probabilities=shortcut[:n], twins=twins)
+
+
+def report_of(labels: NDArray[np.int64], probabilities: NDArray[np.float64], threshold: float, **more: Any) -> Report:
+    """A report of images whose other columns do not matter."""
+    columns = {
+        "groups": np.arange(len(labels)),
+        "uncalibrated": probabilities**2,
+        "shortcut_probabilities": np.full(len(labels), 0.5),
+        "uncertain": abs(probabilities - threshold) < 0.1,
+        "unfamiliar": np.arange(len(labels)) % 10 == 0,
+    }
+    return build_report(labels, probabilities, threshold, **columns | more)
 
 
 def photographs(n: int) -> NDArray[np.uint8]:

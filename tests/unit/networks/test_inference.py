@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from skinlib.networks.inference import predict, resize, to_tensor
+from skinlib.networks.inference import predict_tensor, resize, to_tensor
 from skinlib.networks.resnet import build
 
 
@@ -49,9 +49,6 @@ def test_chosen_images_are_read_in_batches_only(images):
 
 def test_predicting_in_batches_changes_nothing(images):
     network = build("resnet10")
-    whole = predict(network, images, 64)
-    np.testing.assert_allclose(predict(network, images, 64, batch_size=2), whole, atol=1e-6)
-
-
-def test_no_images_give_no_predictions():
-    assert predict(build("resnet10"), np.zeros((0, 224, 224, 3), np.uint8), 64).shape == (0,)
+    tensor = to_tensor(images, 64)
+    whole = predict_tensor(network, tensor)
+    np.testing.assert_allclose(predict_tensor(network, tensor, batch_size=2), whole, atol=1e-6)

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -22,7 +24,8 @@ NOTHING_FOUND = {name: [] for name in FINDINGS} | {"n_groups": 3231, "statistics
 
 
 def show(card, summary=SUMMARY, audit=NOTHING_FOUND, shortcut_auroc=0.8614, synthetic=False):
-    data_card.show(card, summary, audit, photographs(1), LABELS[:1], shortcut_auroc, synthetic)
+    packed = SimpleNamespace(images=photographs(2), labels=LABELS[:2])
+    data_card.show(card, summary, audit, packed, np.array([1]), shortcut_auroc, synthetic)
 
 
 def test_card_shows_counts_rejected_files_and_hash(card):
@@ -74,5 +77,6 @@ def test_card_says_if_and_only_if_the_images_are_synthetic(card, synthetic):
 def test_card_takes_less_than_a_megabyte_and_a_half(card):
     noise = np.random.default_rng(0).integers(0, 256, (24, 224, 224, 3), dtype=np.uint8)
     pairs = [("train/benign/1.jpg", "test/benign/2.jpg")] * 1000
-    data_card.show(card, SUMMARY, NOTHING_FOUND | dict.fromkeys(FINDINGS, pairs), noise, LABELS[:24], 0.8, False)
+    packed = SimpleNamespace(images=noise, labels=LABELS[:24])
+    data_card.show(card, SUMMARY, NOTHING_FOUND | dict.fromkeys(FINDINGS, pairs), packed, np.arange(24), 0.8, False)
     assert card.n_bytes() < 1_500_000

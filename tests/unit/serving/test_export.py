@@ -15,7 +15,7 @@ import torch
 from skinlib.data import images
 from skinlib.evaluation.calibration import calibrate
 from skinlib.networks import resnet
-from skinlib.networks.inference import predict, to_tensor
+from skinlib.networks.inference import predict_tensor, to_tensor
 from skinlib.serving import export
 from skinlib.serving.classifier import Graph
 from skinlib.serving.settings import ClassifierSettings
@@ -32,7 +32,8 @@ def batch() -> np.ndarray:
 def test_the_graph_gives_the_network_s_calibrated_probabilities(
     graph: bytes, network: resnet.Network, batch: np.ndarray
 ) -> None:
-    expected = calibrate(predict(network, batch, SETTINGS["image_size"]), SETTINGS["temperature"])
+    predicted = predict_tensor(network, to_tensor(batch, SETTINGS["image_size"]))
+    expected = calibrate(predicted, SETTINGS["temperature"])
     np.testing.assert_allclose(Graph(graph).score(batch).probability, expected, atol=5e-5)
 
 

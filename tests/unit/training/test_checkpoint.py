@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from skinlib.data.storage import open_store
-from skinlib.training.checkpoint import Checkpoint, checkpoint_folder, checkpoint_key
+from skinlib.training.checkpoint import Checkpoint, checkpoint_folder, checkpoint_key, saving_in_background
 
 SPLIT = {"train": np.array([0, 1]), "validation": np.array([2])}
 
@@ -25,12 +25,17 @@ STATE = {
 }
 
 
+def save(checkpoint, state):
+    with saving_in_background(checkpoint, lambda history: None) as saver:
+        saver.save(state, last=True)
+
+
 def test_a_trial_without_a_checkpoint_has_no_state(checkpoint):
     assert checkpoint.load() is None
 
 
 def test_a_saved_state_is_loaded_unchanged(checkpoint):
-    checkpoint.save(STATE)
+    save(checkpoint, STATE)
     loaded = checkpoint.load()
     assert torch.equal(loaded["network"].pop("fc.weight"), torch.arange(3.0))
     assert loaded == {**STATE, "network": {}}
@@ -41,7 +46,7 @@ def test_a_checkpoint_that_runs_code_is_refused(checkpoint):
         def __reduce__(self):
             return (print, ("code ran",))
 
-    checkpoint.save({"network": Evil()})
+    save(checkpoint, {"network": Evil(), "history": []})
     with pytest.raises(pickle.UnpicklingError):
         checkpoint.load()
 

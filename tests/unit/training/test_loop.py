@@ -7,7 +7,7 @@ import torch
 
 from skinlib.data.storage import Store, open_store
 from skinlib.errors import StorageError
-from skinlib.networks.inference import predict
+from skinlib.networks.inference import predict_tensor, to_tensor
 from skinlib.networks.resnet import restore
 from skinlib.training import loop
 from skinlib.training.checkpoint import Checkpoint
@@ -162,7 +162,9 @@ def test_the_weights_are_those_of_the_best_epoch(run, data):
     assert result.validation_auroc == max(entry["validation_auroc"] for entry in result.history)
     network = restore(TRIAL.architecture, result.weights)
     np.testing.assert_allclose(
-        predict(network, images[validation], TRIAL.image_size), result.validation_probabilities, atol=1e-6
+        predict_tensor(network, to_tensor(images[validation], TRIAL.image_size)),
+        result.validation_probabilities,
+        atol=1e-6,
     )
 
 
