@@ -141,6 +141,11 @@ class SkinLesionClassifier(PythonModel):
             table.loc[list(errors), "error"] = list(errors.values())
         return table.set_axis(model_input.index)
 
+    @staticmethod
+    def pixels(cell: object) -> NDArray[np.uint8]:
+        """Return the pixels of a cell of the input, uint8 (224, 224, 3), or raise DataError with the reason."""
+        return _pixels(cell)
+
 
 def _read(cells: Iterable[object]) -> tuple[dict[int, NDArray[np.uint8]], dict[int, str]]:
     """Return the pixels, uint8 (224, 224, 3), of the usable images by position, and the reasons for the others."""

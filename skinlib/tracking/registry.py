@@ -24,6 +24,7 @@ from PIL import Image
 
 from skinlib.errors import TrackingError
 from skinlib.evaluation.metrics import Metrics
+from skinlib.evaluation.scores import Histograms
 from skinlib.serving import classifier, export
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.tracking.connection import connect, is_missing, storing, unless_exists, without_credentials
@@ -34,7 +35,7 @@ DESCRIPTION_LIMIT = 5000  # characters, of MLflow's column for the description o
 _BLOCK = 256  # images; a multiple of the served model's batches, so that blocks change no digit
 # What the classifier imports. The small distribution of MLflow is enough to load and to serve it.
 _PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas", "pillow")
-_WEIGHTS, _SEEN = "weights.npz", "seen.npy"
+_WEIGHTS, _SEEN, _HISTOGRAMS = "weights.npz", "seen.npy", "histograms.json"
 _SIGNATURE = ModelSignature(
     Schema([ColSpec("binary", classifier.COLUMN)]),
     Schema(
@@ -71,6 +72,7 @@ def register(
     data_hash: str,
     metrics: Metrics,
     figures: Mapping[str, float | None],
+    histograms: Histograms,
     model_card: str,
     synthetic: bool,
     seen: NDArray[np.uint64],
@@ -92,6 +94,7 @@ def register(
         data_hash: of the manifest.
         metrics: on the test set; None is not recorded. They are logged, and become tags of the version.
         figures: further numbers to log, from `scores.flat_metrics`.
+        histograms: of the probabilities of the test images.
         model_card: from `model_card.render`. Its excerpt becomes the version's description; the whole card is stored
             with the run and with the model's files.
         synthetic: whether the data set is the generated sample.
@@ -123,7 +126,7 @@ def register(
                 with storing(held.info.artifact_uri):
                     client.log_text(held.info.run_id, model_card, MODEL_CARD)
                 log_metrics(client, held, logged)
-            model_id = _log_model(client, held, tags, graph, weights, seen, model_card)
+            model_id = _log_model(client, held, tags, graph, weights, seen, histograms, model_card)
             with unless_exists():
                 client.create_registered_model(name)
             created = client.create_model_version(
@@ -169,6 +172,7 @@ def _log_model(
     graph: bytes,
     weights: Mapping[str, np.ndarray],
     seen: NDArray[np.uint64],
+    histograms: Histograms,
     model_card: str,
 ) -> str:
     """Store the classifier as a logged model of the run, and return its id.
@@ -199,6 +203,7 @@ def _log_model(
         np.savez(path / _WEIGHTS, allow_pickle=False, **weights)
         np.save(path / _SEEN, np.unique(seen), allow_pickle=False)
         _remove_local_paths(path)
+        (path / _HISTOGRAMS).write_text(json.dumps(histograms))
         (path / MODEL_CARD).write_text(model_card)
         with storing(model.artifact_location):
             client.log_model_artifacts(model.model_id, str(path))
@@ -234,11 +239,20 @@ class Served:
     Attributes:
         settings: what the model is served with.
         seen: uint64 (K,), as given to `register`.
+        histograms: as given to `register`; None if an older version of this project registered the model.
+        model_card: as given to `register`.
     """
 
     settings: ClassifierSettings
     seen: NDArray[np.uint64]
+    histograms: Histograms | None
+    model_card: str
     _model: PyFuncModel
+
+    @property
+    def python_model(self) -> classifier.SkinLesionClassifier:
+        """The model behind MLflow's interface: an object of the model's own code, as are the errors that it raises."""
+        return cast(classifier.SkinLesionClassifier, self._model.unwrap_python_model())  # type: ignore[no-untyped-call]
 
     def predict(self, images: np.ndarray) -> pd.DataFrame:
         """Return the model's answers for packed images.
@@ -291,9 +305,12 @@ def load(model: str) -> Served:
             settings = None
         seen = Path(path, _SEEN)
         known = np.load(seen, allow_pickle=False) if seen.exists() else None
+        histograms, card = Path(path, _HISTOGRAMS), Path(path, MODEL_CARD)
+        counted = json.loads(histograms.read_text()) if histograms.exists() else None
+        model_card = card.read_text() if card.exists() else ""
     if settings is None or known is None:
         raise TrackingError(
             f"{model} was registered by another project, or by an older version of this one that this version cannot "
             "read; train and register the model again."
         )
-    return Served(settings, known, loaded)
+    return Served(settings, known, counted, model_card, loaded)
