@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from skinlib.config import ensure_home
-from skinlib.errors import SkinlibError
+from skinlib.errors import SkinlibError, TrackingError
 from skinlib.progress import printed
 
 if TYPE_CHECKING:
@@ -91,6 +91,29 @@ def evaluate(model: str, url: str, as_json: bool) -> None:
         click.echo(json.dumps({**values, "report": report, "distance": distance}))
     else:
         click.echo(text.evaluation_report(model, listing.url, len(rejected), report, distance))
+
+
+@commands.command()
+@click.argument("model")
+@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 is any free one.")
+def demo(model: str, port: int) -> None:
+    """Classify photographs with a registered MODEL (models:/NAME@ALIAS or models:/NAME/VERSION) on a page in a browser.
+
+    Only this machine can reach the page. Photographs are not stored.
+    """
+    from skinlib.serving import page
+    from skinlib.tracking import registry
+
+    # Before the model is loaded, so that a used port is reported at once.
+    with page.listen(port) as listening:
+        served = registry.load(model)
+        if served.histograms is None:
+            raise TrackingError(
+                f"{model} was registered by an older version of this project; train and register it again."
+            )
+        app = page.create(served.python_model, model, served.histograms, served.model_card)
+        click.echo(f"Open http://{page.HOST}:{listening.getsockname()[1]} (Ctrl-C stops the server)")
+        page.serve(app, listening)
 
 
 @commands.command()
