@@ -236,7 +236,7 @@ class SkinLesionFlow(FlowSpec):
     def register(self) -> None:
         """Register the winner in MLflow, one version for each distinct result, and promote it if it has earned it."""
         from skinlib.data.packing import open_packed
-        from skinlib.evaluation.scores import flat_metrics
+        from skinlib.evaluation.scores import flat_metrics, histograms
         from skinlib.tracking import promotion, registry
 
         packed, synthetic = open_packed(run_store(self), self.manifest["hash"]), self.data == "sample"
@@ -253,6 +253,7 @@ class SkinLesionFlow(FlowSpec):
             data_hash=self.manifest["hash"],
             metrics=self.test_metrics,
             figures=flat_metrics(self.test_report),
+            histograms=histograms(self.labels[self.split["test"]], self.test_probabilities),
             model_card=self.model_card,
             synthetic=synthetic,
             seen=packed.manifest.fingerprints[np.isin(self.groups, self.groups[used])],

@@ -116,6 +116,24 @@ def predict(model: str, url: str, output: str, fail_on_drift: bool) -> None:
 
 
 @commands.command()
+@click.argument("model")
+@click.option("--port", type=click.IntRange(0, 65535), default=8501, show_default=True, help="0 is any free one.")
+def demo(model: str, port: int) -> None:
+    """Classify photographs with a registered MODEL on a page in the browser.
+
+    Only this machine can reach the page. Photographs are not stored.
+    """
+    from skinlib.serving import page
+    from skinlib.tracking import registry
+
+    # Before the model is loaded, so that a used port is reported at once.
+    with page.listen(port) as listening:
+        app = page.create(registry.load(model))
+        click.echo(f"Open http://{page.HOST}:{listening.getsockname()[1]} (Ctrl-C stops the server)")
+        page.serve(app, listening)
+
+
+@commands.command()
 @click.argument("url")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def audit(url: str, as_json: bool) -> None:

@@ -11,8 +11,16 @@ from skinlib.evaluation.calibration import Reliability
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.metrics import SENSITIVITIES, SPECIFICITIES, DecisionCurve, Ranking, decision_curve
 
+HISTOGRAM_BINS = 50
 PREVALENCES = (0.02, 0.1, 0.45)  # about those of screening, of referrals, and of the images at hand
 _FALSE_POSITIVE_RATES = [percent / 100 for percent in range(101)]
+
+
+class Histograms(TypedDict):
+    """Numbers of images of each class in `HISTOGRAM_BINS` bins of equal width, from probability 0 to 1."""
+
+    benign: list[int]
+    malignant: list[int]
 
 
 class AtSensitivity(Estimate):
@@ -163,6 +171,12 @@ def build_report(
         "all": _scores(images, threshold, seed),
         "without_twins": without_twins,
     }
+
+
+def histograms(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> Histograms:
+    """Count the images of each class by probability; labels are int (N,), 1 is malignant."""
+    counts = [np.histogram(probabilities[labels == label], HISTOGRAM_BINS, (0, 1))[0].tolist() for label in (0, 1)]
+    return {"benign": counts[0], "malignant": counts[1]}
 
 
 def flat_metrics(report: Report) -> dict[str, float | None]:

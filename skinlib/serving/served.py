@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from skinlib.evaluation.scores import Histograms
 from skinlib.serving.classifier import COLUMN, SkinLesionClassifier
 from skinlib.serving.settings import ClassifierSettings
 
@@ -26,12 +27,16 @@ class Served:
         uri: models:/NAME/VERSION.
         settings: What the model is served with.
         seen: Fingerprints of the images that had a part in the model, and of their near-duplicates, uint64 (K,).
+        histograms: Of the probabilities of the test images.
+        model_card: In Markdown.
         model: An instance of the class in the model's own file.
     """
 
     uri: str
     settings: ClassifierSettings
     seen: NDArray[np.uint64]
+    histograms: Histograms
+    model_card: str
     model: SkinLesionClassifier
 
     def predict(self, images: NDArray[np.uint8]) -> pd.DataFrame:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from skinlib.errors import TrackingError
 from skinlib.evaluation.metrics import Metrics
+from skinlib.evaluation.scores import Histograms
 from skinlib.serving import classifier, export
 from skinlib.serving.served import Served, table
 from skinlib.serving.settings import ClassifierSettings
@@ -33,7 +34,7 @@ from skinlib.tracking.runs import MODEL_CARD, RecordedRun, log_metrics, open_res
 DESCRIPTION_LIMIT = 5000  # characters, of MLflow's column for the description of a model version
 # What the classifier imports. The small distribution of MLflow is enough to load and to serve it.
 _PACKAGES = ("mlflow-skinny", "numpy", "onnxruntime", "pandas", "pillow")
-_WEIGHTS, _SEEN = "weights.npz", "seen.npy"
+_WEIGHTS, _SEEN, _HISTOGRAMS = "weights.npz", "seen.npy", "histograms.json"
 _SIGNATURE = ModelSignature(
     Schema([ColSpec("binary", classifier.COLUMN)]),
     Schema(
@@ -70,6 +71,7 @@ def register(
     data_hash: str,
     metrics: Metrics,
     figures: Mapping[str, float | None],
+    histograms: Histograms,
     model_card: str,
     synthetic: bool,
     seen: NDArray[np.uint64],
@@ -91,6 +93,7 @@ def register(
         data_hash: of the manifest.
         metrics: on the test set; None is not recorded. They are logged, and become tags of the version.
         figures: further numbers to log, from `scores.flat_metrics`.
+        histograms: of the probabilities of the test images.
         model_card: from `model_card.render`. Its excerpt becomes the version's description; the whole card is stored
             with the run and with the model's files.
         synthetic: whether the data set is the generated sample.
@@ -122,7 +125,7 @@ def register(
                 with storing(held.info.artifact_uri):
                     client.log_text(held.info.run_id, model_card, MODEL_CARD)
                 log_metrics(client, held, logged)
-            model_id = _log_model(client, held, tags, graph, weights, seen, model_card)
+            model_id = _log_model(client, held, tags, graph, weights, seen, histograms, model_card)
             with unless_exists():
                 client.create_registered_model(name)
             created = client.create_model_version(
@@ -168,6 +171,7 @@ def _log_model(
     graph: bytes,
     weights: Mapping[str, np.ndarray],
     seen: NDArray[np.uint64],
+    histograms: Histograms,
     model_card: str,
 ) -> str:
     """Store the classifier as a logged model of the run, and return its id.
@@ -198,6 +202,7 @@ def _log_model(
         np.savez(path / _WEIGHTS, allow_pickle=False, **weights)
         np.save(path / _SEEN, np.unique(seen), allow_pickle=False)
         _remove_local_paths(path)
+        (path / _HISTOGRAMS).write_text(json.dumps(histograms))
         (path / MODEL_CARD).write_text(model_card)
         with storing(model.artifact_location):
             client.log_model_artifacts(model.model_id, str(path))
@@ -259,11 +264,11 @@ def load(model: str) -> Served:
             settings = getattr(getattr(own, "graph", None), "settings", None)
         except ImportError:  # Older models have a copy of skinlib, with other modules than the one that runs.
             settings = None
-        seen = Path(path, _SEEN)
-        known = np.load(seen, allow_pickle=False) if seen.exists() else None
-    if settings is None or known is None:
-        raise TrackingError(
-            f"{model} was registered by another project, or by an older version of this one that this version cannot "
-            "read; train and register the model again."
-        )
-    return Served(uri, settings, known, own)
+        if settings is None or not Path(path, _HISTOGRAMS).exists():
+            raise TrackingError(
+                f"{model} was registered by another project, or by an older version of this one that this version "
+                "cannot read; train and register the model again."
+            )
+        seen = np.load(Path(path, _SEEN), allow_pickle=False)
+        histograms = json.loads(Path(path, _HISTOGRAMS).read_text())
+        return Served(uri, settings, seen, histograms, Path(path, MODEL_CARD).read_text(), own)

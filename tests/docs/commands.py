@@ -44,6 +44,9 @@ COVERED = {
     ),
     "make serve": f"{SERVER}::{SERVE}",
     "make serve MODEL=models:/skin-lesion-sample@champion": f"{SERVER}::{SERVE}",
+    "skinlib demo models:/skin-lesion-sample@champion": (
+        "tests/unit/serving/test_page.py::test_a_photograph_gets_the_answer_of_the_graph_its_pixels_and_a_heat_map"
+    ),
     "skinlib models": PROMOTION,
     "skinlib promote skin-lesion 3": PROMOTION,
     "skinlib rollback skin-lesion": PROMOTION,

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from skinlib.evaluation.scores import Report, build_report
+from skinlib.evaluation.scores import Report, build_report, histograms
 from skinlib.evaluation.stress import StressRow
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.training.result import Epoch
 
 LABELS = np.array([0] * 60 + [1] * 40)
 PROBABILITIES = np.clip(np.random.default_rng(0).normal(0.3 + 0.4 * LABELS, 0.2), 0.001, 0.999)
+HISTOGRAMS = histograms(LABELS, PROBABILITIES)
 THRESHOLD = 0.3
 STRESS: list[StressRow] = [
     {"name": "unchanged", "auroc": 0.9556, "sensitivity": 0.9289, "specificity": 0.8299, "auroc_change": 0.0,

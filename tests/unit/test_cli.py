@@ -115,6 +115,7 @@ def scored(tmp_path_factory):
             data_hash="0" * 64,
             metrics=metrics,
             figures={},
+            histograms=results.HISTOGRAMS,
             model_card="# Model card",
             synthetic=True,
             seen=np.zeros(0, np.uint64),

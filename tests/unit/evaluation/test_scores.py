@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from skinlib.evaluation.calibration import calibrate
 from skinlib.evaluation.intervals import delong
 from skinlib.evaluation.metrics import binary_metrics
-from skinlib.evaluation.scores import build_report, flat_metrics
+from skinlib.evaluation.scores import HISTOGRAM_BINS, build_report, flat_metrics, histograms
 from tests.unit import results
 
 
@@ -196,6 +196,12 @@ def test_undefined_metrics_of_a_single_class_are_none(label: int) -> None:
 def test_there_is_no_average_precision_of_a_single_class(label: int) -> None:
     scores = results.report_of(np.full(9, label), np.arange(9) / 9, 0.5)["all"]
     assert scores["average_precision"] == {"value": None, "interval": None}
+
+
+def test_histograms_count_every_image_of_a_class_once() -> None:
+    counts = histograms(np.array([0, 0, 0, 1, 1]), np.array([0, 0.019, 0.021, 0.5, 1]))
+    assert counts["benign"] == [2, 1] + [0] * (HISTOGRAM_BINS - 2)
+    assert np.flatnonzero(counts["malignant"]).tolist() == [HISTOGRAM_BINS // 2, HISTOGRAM_BINS - 1]
 
 
 def test_flat_metrics_are_those_of_the_report() -> None:

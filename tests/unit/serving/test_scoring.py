@@ -83,6 +83,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory, weights: dict[str, np.ndarray]
             data_hash="0" * 64,
             metrics={"auroc": 0.9},
             figures={},
+            histograms=results.HISTOGRAMS,
             model_card="# Model card",
             synthetic=True,
             seen=np.zeros(1, np.uint64),

@@ -18,52 +18,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
 
-import mlflow
 import numpy as np
 import pytest
-from mlflow import MlflowClient
 from PIL import Image
 
 from skinlib.serving import classifier, server
-from skinlib.tracking import registry, runs
 from tests.docs.commands import ROOT, blocks
 from tests.unit import results
 
 OTHERS = ("MLFLOW_", "MAKE", "MFLAGS", "ORT_", "CI")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
-
-
-@pytest.fixture(scope="module")
-def registered(tmp_path_factory: pytest.TempPathFactory, graph: bytes) -> Iterator[Callable[[str], Path]]:
-    """A function that registers a version in `mlflow.db` of a folder, and the champion's files in `model`."""
-    folder = tmp_path_factory.mktemp("registry")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-
-        def register(key: str) -> Path:
-            run = runs.start_run("serving", key, name="run", params={}, tags={})
-            facts: dict[str, Any] = {"data_hash": "0", "metrics": {"auroc": 0.9}, "figures": {}, "model_card": "#"}
-            version = registry.register(
-                run,
-                "serving",
-                key,
-                "skin-lesion",
-                flow_run="Flow/1",
-                graph=graph,
-                weights={"fc": np.ones(3, np.float32)},
-                settings=results.CLASSIFIER,
-                synthetic=False,
-                seen=np.zeros(0, np.uint64),
-                **facts,
-            )
-            MlflowClient().set_registered_model_alias("skin-lesion", "champion", version["version"])
-            mlflow.artifacts.download_artifacts("models:/skin-lesion@champion", dst_path=str(folder / "model"))
-            return folder
-
-        yield register
 
 
 def photograph(kind: str = "jpeg") -> bytes:

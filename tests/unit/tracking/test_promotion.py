@@ -74,6 +74,7 @@ def register(
         data_hash="0" * 64,
         metrics={"auroc": 0.9},
         figures={"auroc_low": 0.85, "auroc_high": 0.95},
+        histograms=results.HISTOGRAMS,
         model_card="# Model card",
         synthetic=False,
         seen=np.array(seen, np.uint64),

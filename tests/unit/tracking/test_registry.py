@@ -46,6 +46,7 @@ def register(run: RecordedRun, graph: bytes, **overrides: Any) -> RegisteredMode
         "flow_run": "SkinLesionFlow/2",
         "metrics": {"auroc": 0.91234, "n": 60, "sensitivity": None},
         "figures": {"auroc_low": 0.8},
+        "histograms": results.HISTOGRAMS,
         "model_card": CARD,
         "synthetic": True,
     }
@@ -277,6 +278,7 @@ def test_a_loaded_model_scores_any_number_of_images_like_the_flow(
     assert mlflow.get_tracking_uri() == before
     assert served.settings == SETTINGS
     assert served.seen.tolist() == [1, 3]
+    assert (served.histograms, served.model_card) == (results.HISTOGRAMS, CARD)
     packed = np.random.default_rng(0).integers(0, 256, (70, 224, 224, 3), np.uint8)
     answers = Graph(graph).score(packed)
     np.testing.assert_array_equal(served.predict(packed)["probability"], answers.probability)
