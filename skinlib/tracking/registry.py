@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -238,7 +239,7 @@ def load(model: str) -> Served:
             answer.
     """
     named = "models:/NAME@ALIAS or models:/NAME/VERSION"
-    if not model.startswith("models:/"):
+    if not re.fullmatch("models:/[^/@]+[/@][^/@]+", model):
         raise TrackingError(f"{model!r} is not the name of a registered model; write {named}.")
     with connect() as client, tempfile.TemporaryDirectory() as folder:
         try:

@@ -292,7 +292,7 @@ def test_a_loaded_model_scores_any_number_of_images_like_the_flow(
         ("models:/nothing@champion", " has no models:/nothing@champion; "),
         ("models:/skin-lesion@nobody", " has no models:/skin-lesion@nobody; "),
         ("models:/skin-lesion/99", " has no models:/skin-lesion/99; "),
-        ("models:/skin-lesion", " has no models:/skin-lesion; "),
+        ("models:/skin-lesion", "'models:/skin-lesion' is not the name of a registered model; "),
     ],
 )
 def test_a_model_that_does_not_exist_is_named_in_one_sentence(
