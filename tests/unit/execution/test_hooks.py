@@ -157,7 +157,7 @@ def package(tmp_path_factory) -> Path:
 
 def test_the_whole_library_travels_with_the_flow(package):
     here, there = ROOT / "skinlib", package / ".mf_code/skinlib"
-    names = sorted(path.relative_to(here) for path in here.rglob("*.py"))
+    names = sorted(path.relative_to(here) for path in here.rglob("*") if path.suffix in (".py", ".html"))
     assert sorted(path.relative_to(there) for path in there.rglob("*") if path.is_file()) == names
     assert all((there / name).read_bytes() == (here / name).read_bytes() for name in names)
 

@@ -163,7 +163,7 @@ def test_a_killed_command_continues_and_gives_the_table_of_an_undisturbed_one(tm
 
 
 def test_the_table_may_be_written_among_the_images_of_a_bucket(bucket: str) -> None:
-    client = boto3.client("s3")
+    client = boto3.Session().client("s3")  # not the default session, which keeps the credentials of another test
     for number, image in enumerate(pictures(5, seed=5)):
         client.put_object(Bucket=bucket, Key=f"clinic/{number}.png", Body=encoded(image))
     predict(f"s3://{bucket}/clinic", f"s3://{bucket}/clinic/scores.parquet")
