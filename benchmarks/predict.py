@@ -32,7 +32,7 @@ from skinlib.tracking import registry
 
 SINGLE = 300
 WORKERS = (0, 1, 2, 4)
-ROUNDS = 3
+ROUNDS = 2
 
 
 class Objects(Dataset[Any]):
@@ -41,7 +41,8 @@ class Objects(Dataset[Any]):
     def __init__(self, url: str, side: int) -> None:
         self.bucket, _, prefix = url.removeprefix("s3://").partition("/")
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-        self.keys = [entry["Key"] for page in pages for entry in page["Contents"]]
+        keys = [entry["Key"] for page in pages for entry in page["Contents"]]
+        self.keys = [key for key in keys if key.endswith((".jpg", ".jpeg", ".png"))]
         del self.__dict__["client"]  # each worker opens its own
         self.steps = transforms.Compose(
             [transforms.Resize(side), transforms.CenterCrop(side), transforms.PILToTensor()]

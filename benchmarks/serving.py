@@ -98,15 +98,15 @@ def compare(folder: Path, model: Path, python: Path, file: bytes) -> None:
     before.mkdir()
     archive = subprocess.run(["git", "archive", BEFORE, "skinlib"], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     subprocess.run(["tar", "-x", "-C", before], input=archive.stdout, check=True)
-    run(sys.executable, "-c", SAVE, model, old, before, PYTHONPATH=str(before))
+    run(sys.executable, "-P", "-c", SAVE, model, old, before, PYTHONPATH=str(before))
     pixels = folder / "pixels.npy"
     np.save(pixels, np.repeat(decode(file)[None], 64, 0))
     timed: dict[str, dict[str, float]] = {"PyTorch": {}, "ONNX": {}}
     # Alternately, and the best of three: caches are warm, and another process disturbs less.
     for _ in range(3):
         for name, command in (
-            ("PyTorch", (sys.executable, "-c", TIME, old, pixels, "array")),
-            ("ONNX", (python, "-c", TIME, model, pixels, "table")),
+            ("PyTorch", (sys.executable, "-P", "-c", TIME, old, pixels, "array")),
+            ("ONNX", (python, "-P", "-c", TIME, model, pixels, "table")),
         ):
             for key, value in json.loads(run(*command).splitlines()[-1]).items():
                 timed[name][key] = min(value, timed[name].get(key, value))
