@@ -20,7 +20,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -187,9 +187,8 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest
 
     Returns the manifest, the checksum of the pixels, and whether all files could be read.
     """
-    limit = f"it is larger than {MAX_FILE_BYTES >> 20} MB"
-    rejected = [(item.key, limit) for item in listing.objects if item.size > MAX_FILE_BYTES]
-    objects = [item for item in listing.objects if item.size <= MAX_FILE_BYTES]
+    objects = limited(listing.objects)
+    rejected: list[tuple[str, str]] = []
     rows: list[tuple[str, int, int, str, str]] = []
     checksum, all_read = 0, True
     files = open_store(listing.url).read_many(objects)
@@ -209,6 +208,12 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest
         _write_header(packed, len(rows))
     keys, sizes, labels, splits, digests = zip(*rows, strict=True) if rows else ((),) * 5
     return Manifest(keys, sizes, labels, splits, digests, tuple(sorted(rejected))), checksum, all_read
+
+
+def limited(objects: Iterable[Object]) -> list[Object]:
+    """Give objects that are too large for an image a `problem`, so that `Store.read_many` does not read them."""
+    limit = f"it is larger than {MAX_FILE_BYTES >> 20} MB"
+    return [replace(item, problem=limit) if item.size > MAX_FILE_BYTES else item for item in objects]
 
 
 def _verify(file: tuple[Object, bytes | StorageError]) -> tuple[Object, str, NDArray[np.uint8] | str]:

@@ -9,7 +9,7 @@ overlap, and only some hundreds of images are in memory.
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from skinlib.audit import drift
 from skinlib.audit.shortcut import STATISTICS, colours
 from skinlib.data.listing import is_hidden
 from skinlib.data.manifest import digest
-from skinlib.data.packing import MAX_FILE_BYTES
+from skinlib.data.packing import limited
 from skinlib.data.storage import Object, Store, map_ahead, open_store
 from skinlib.errors import ConfigError, DataError, StorageError, UnreadableError
 from skinlib.progress import Progress, silent
@@ -178,9 +178,7 @@ def _score(model: Served, source: Store, objects: Sequence[Object], parts: _Part
                 row.update(answer)
         return batch
 
-    limit = f"it is larger than {MAX_FILE_BYTES >> 20} MB"
-    allowed = (replace(item, problem=limit) if item.size > MAX_FILE_BYTES else item for item in objects)
-    rows = map_ahead(decoded, source.read_many(allowed), threads=machine.cores())
+    rows = map_ahead(decoded, source.read_many(limited(objects)), threads=machine.cores())
     batches = map_ahead(answered, iter(lambda: list(islice(rows, BATCH)), []), threads=1)
     done, waiting, began = 0, list[dict[str, Any]](), time.monotonic()
     for batch in batches:
