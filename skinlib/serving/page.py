@@ -52,7 +52,7 @@ def create(served: Served) -> ASGIApp:
         return JSONResponse(answered, headers={"Cache-Control": "no-store"})
 
     routes = [Route("/", show), Route("/answer", classify, methods=["POST"])]
-    # A page of another site whose name was made to resolve to this machine sends that name (DNS rebinding).
+    # DNS rebinding: the name of another site can resolve to this machine. The browser then sends that name.
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
     return limited(Starlette(routes=routes, middleware=[hosts]))
 

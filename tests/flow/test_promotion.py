@@ -15,7 +15,7 @@ LEARNS = {"epochs": 4, "colour_augmentation": 0.0}
 
 @pytest.fixture(scope="module")
 def easy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images whose class is their brightness: a network learns it within seconds."""
+    """Images of two classes that differ in brightness. A network learns this within seconds."""
     folder = tmp_path_factory.mktemp("easy") / "lesions"
     sample.generate(folder, n_train=96, n_test=60)
     for path in folder.glob("*/malignant/*.jpg"):
