@@ -42,6 +42,8 @@ class SkinLesionFlow(FlowSpec):
     validation_fraction = Parameter("validation-fraction", default=0.15, help="share of training images for validation")
     max_rejected = Parameter("max-rejected", default=0.01, help="largest share of unreadable images")
     sensitivity = Parameter("sensitivity", default=0.95, help="that the threshold must reach on validation images")
+    group_by = Parameter("group-by", default="", help="columns of metadata.csv; default lesion_id, patient_id")
+    source_column = Parameter("source-column", default="", help="a column of metadata.csv; default source")
     experiment = Parameter("experiment", default="skin-lesion", help="the MLflow experiment")
     model_name = Parameter("model-name", default="skin-lesion", help="the registered model")
     promote = Parameter("promote", default="auto", help="auto: if it beats the champion; never; always")
@@ -50,7 +52,7 @@ class SkinLesionFlow(FlowSpec):
     def start(self) -> None:
         """Check everything that can be checked before time or money is spent, then open the run in MLflow."""
         from skinlib import config, progress
-        from skinlib.data import listing, sample
+        from skinlib.data import listing, metadata, sample
         from skinlib.execution import hooks, provenance
         from skinlib.tracking import runs
         from skinlib.training import sweep
@@ -60,7 +62,9 @@ class SkinLesionFlow(FlowSpec):
         hooks.check_remote(self.compute)
         trials = sweep.trials_from(self.sweep, self.seed)
         sweep.store_weights(trials, run_store(self))
-        listing.list_images(sample.locate(self.data, progress.printed("synthetic images made")))
+        listed = listing.list_images(sample.locate(self.data, progress.printed("synthetic images made")))
+        self.group_columns = metadata.group_columns(listed.metadata.names, self.group_by)
+        self.sources = metadata.source_column(listed.metadata.names, self.source_column)
         self.trials = {trial.key: trial.model_dump() for trial in trials}
         self.trial_keys = list(self.trials)
         self.git_commit = provenance.git_commit()
@@ -92,7 +96,7 @@ class SkinLesionFlow(FlowSpec):
         listed = listing.list_images(sample.locate(self.data, progress.printed("synthetic images made")))
         manifest = packing.prepare(listed, store, self.max_rejected, progress.printed("images read"))
         packed = packing.open_packed(store, manifest.hash)
-        audited = findings.audit_images(packed, progress.printed("images compared"))
+        audited = findings.audit_images(packed, progress.printed("images compared"), self.group_columns)
         audited.refuse_conflicts()
         self.manifest, self.audit = manifest.summary(), audited.summary()
         self.labels, self.groups = packed.labels, audited.groups

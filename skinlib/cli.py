@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from skinlib.data.packing import PackedDataset
 
 
+_GROUP_BY = click.option("--group-by", default="", help="Columns of metadata.csv; default lesion_id,patient_id.")
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def commands() -> None:
     """Create sample images, upload and audit images, evaluate and use registered models, check what a run needs."""
@@ -54,14 +57,16 @@ def upload(folder: Path, url: str, delete: bool) -> None:
 @commands.command()
 @click.argument("model")
 @click.argument("url")
+@_GROUP_BY
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(model: str, url: str, as_json: bool) -> None:
+def evaluate(model: str, url: str, group_by: str, as_json: bool) -> None:
     """Evaluate a registered MODEL (models:/NAME@ALIAS or models:/NAME/VERSION) on the images at URL.
 
     URL is a folder or s3://bucket/prefix that contains benign|malignant, or train|test with these in each. Of the
     latter, only test is used.
     """
     from skinlib.audit import findings, shortcut
+    from skinlib.data import metadata
     from skinlib.data.listing import list_images
     from skinlib.evaluation import calibration, metrics, scores
     from skinlib.reporting import text
@@ -69,11 +74,12 @@ def evaluate(model: str, url: str, as_json: bool) -> None:
 
     # Before the model is loaded, so that a wrong folder is reported at once.
     listing = list_images(url, splits=("test",))
+    groups = metadata.group_columns(listing.metadata.names, group_by)
     served = registry.load(model)
     threshold, temperature = served.settings["threshold"], served.settings["temperature"]
     with _packed(listing, as_json) as (packed, rejected):
         labels, answers = packed.labels, served.predict(packed.images)
-        found = findings.audit_images(packed, printed("images compared", as_json))
+        found = findings.audit_images(packed, printed("images compared", as_json), groups)
     probabilities = answers["probability"].to_numpy()
     report = scores.build_report(
         labels,
@@ -135,8 +141,9 @@ def demo(model: str, port: int) -> None:
 
 @commands.command()
 @click.argument("url")
+@_GROUP_BY
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def audit(url: str, as_json: bool) -> None:
+def audit(url: str, group_by: str, as_json: bool) -> None:
     """Search the images at URL for duplicates, leaks, label conflicts and a colour baseline that does too well.
 
     URL is a folder or s3://bucket/prefix that contains train|test, each with benign|malignant. Unusable files are
@@ -145,14 +152,17 @@ def audit(url: str, as_json: bool) -> None:
     import numpy as np
 
     from skinlib.audit import findings, shortcut
+    from skinlib.data import metadata
     from skinlib.data.listing import list_images
     from skinlib.data.manifest import SPLITS
     from skinlib.evaluation.metrics import auroc
     from skinlib.reporting import text
 
-    with _packed(list_images(url), as_json, max_rejected=1) as (packed, rejected):
+    listing = list_images(url)
+    groups = metadata.group_columns(listing.metadata.names, group_by)
+    with _packed(listing, as_json, max_rejected=1) as (packed, rejected):
         labels, splits = packed.labels, np.array(packed.manifest.splits)
-        found = findings.audit_images(packed, printed("images compared", as_json))
+        found = findings.audit_images(packed, printed("images compared", as_json), groups)
     train, test = (np.flatnonzero(splits == split) for split in SPLITS)
     score, unusable = None, findings.by_reason(rejected)
     if len(set(labels[train])) == 2:

@@ -144,7 +144,17 @@ def _explain_one(
     return f"{where}: {message[0].lower()}{message[1:]}{shown}".removeprefix(": ")
 
 
-RUN_OPTIONS = ("seed", "validation_fraction", "max_rejected", "sensitivity", "experiment", "model_name", "promote")
+RUN_OPTIONS = (
+    "seed",
+    "validation_fraction",
+    "max_rejected",
+    "sensitivity",
+    "group_by",
+    "source_column",
+    "experiment",
+    "model_name",
+    "promote",
+)
 
 
 def check_run_options(
@@ -155,8 +165,10 @@ def check_run_options(
     experiment: str = "skin-lesion",
     model_name: str = "skin-lesion",
     promote: str = "auto",
+    group_by: str = "",
+    source_column: str = "",
 ) -> None:
-    """Check the options of a run that are given.
+    """Check the options of a run that are given; those that name columns are checked with the metadata.
 
     Raises:
         ConfigError: An option is out of range, or MLflow would refuse a name after the training.

@@ -45,7 +45,8 @@ class Audit:
         counts: Images by split and class.
         statistics: Mean colour statistics over the images, in 0..1, by split, class and name; classes without images
             are left out.
-        groups: int64 (N,), equal for images that a chain of duplicates joins; numbered from 0 in the order of the keys.
+        groups: int64 (N,), equal for images that a chain of duplicates or equal metadata joins; numbered from 0 in the
+            order of the keys.
         twins: bool (N,), True for test images whose group has images in train.
         colours: float64 (N, 6), from `shortcut.colours`.
     """
@@ -90,11 +91,12 @@ class Audit:
             )
 
 
-def audit_images(packed: PackedDataset, on_progress: Progress = silent) -> Audit:
+def audit_images(packed: PackedDataset, on_progress: Progress = silent, group_by: Sequence[str] = ()) -> Audit:
     """Search a packed data set for duplicates and label conflicts, and measure its colours.
 
     Args:
         packed: The whole data set, train and test.
+        group_by: Columns of its metadata; images with an equal value in one of them belong to one group.
         on_progress: Called with (distinct images searched, all distinct images) regularly and at the end.
     """
     keys, splits, labels = packed.manifest.keys, packed.manifest.splits, packed.manifest.labels
@@ -102,7 +104,8 @@ def audit_images(packed: PackedDataset, on_progress: Progress = silent) -> Audit
     every = duplicates.near(packed.images, on_progress)
     near = sorted(set(every).difference(exact))
     leaks = [pair if splits[pair[0]] == "train" else pair[::-1] for pair in every if splits[pair[0]] != splits[pair[1]]]
-    groups, in_train = _components(every, len(keys)), np.array(splits) == "train"
+    linked = [pair for name in group_by for pair in _equal(packed.manifest.metadata[name])]
+    groups, in_train = _components([*every, *linked], len(keys)), np.array(splits) == "train"
     colours = shortcut.colours(packed.images)
 
     def named(pairs: Sequence[tuple[int, int]]) -> Pairs:
@@ -128,6 +131,18 @@ def by_reason(rejected: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for key, reason in rejected:
         keys.setdefault(re.split(r" \(|: ", reason)[0], []).append(key)
     return dict(sorted(keys.items(), key=lambda item: -len(item[1])))
+
+
+def _equal(values: Sequence[str]) -> list[tuple[int, int]]:
+    """Pair each image with the next one of the same value, "" excepted."""
+    last: dict[str, int] = {}
+    pairs = []
+    for index, value in enumerate(values):
+        if value in last:
+            pairs.append((last[value], index))
+        if value:
+            last[value] = index
+    return pairs
 
 
 def _components(pairs: Sequence[tuple[int, int]], n: int) -> NDArray[np.int64]:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from skinlib.data import metadata
 from skinlib.data.images import SETTINGS
 from skinlib.data.manifest import CLASSES, SPLITS, digest
+from skinlib.data.metadata import Metadata
 from skinlib.data.storage import Object, open_store
 from skinlib.errors import DataError, StorageError
 
@@ -23,12 +25,14 @@ class Listing:
     Attributes:
         url: The bucket's prefix or the folder.
         objects: Sorted by key, without hidden files; those that cannot be read have a `problem`.
-        fingerprint: SHA-256 over URL, splits, keys, sizes, ETags or problems, and decode settings, in hex.
+        fingerprint: SHA-256 over URL, splits, keys, sizes, ETags or problems, metadata and decode settings, in hex.
+        metadata: Read from `metadata.csv`; empty without it.
     """
 
     url: str
     objects: tuple[Object, ...]
     fingerprint: str
+    metadata: Metadata
 
 
 def list_images(url: str, splits: Sequence[str] = SPLITS) -> Listing:
@@ -42,7 +46,7 @@ def list_images(url: str, splits: Sequence[str] = SPLITS) -> Listing:
 
     Raises:
         DataError: A split or a class is missing or empty, or a folder is neither; it says where the data set is, if it
-            is one level higher or lower.
+            is one level higher or lower. Or `metadata.csv` has an error.
         StorageError: The URL, or a folder in a class folder, cannot be listed.
     """
     store = open_store(url)
@@ -62,7 +66,10 @@ def list_images(url: str, splits: Sequence[str] = SPLITS) -> Listing:
         if folder.key.endswith("/") and folder.problem and not folder.size:
             raise StorageError(f"{store.url}/{folder.key} cannot be listed: {folder.problem}.")
     entries = [(item.key, item.size, item.problem or item.etag) for item in images]
-    return Listing(store.url, images, digest([store.url, list(splits), entries, SETTINGS]))
+    known = metadata.read(store, objects, ["", *(f"{split}/" for split in SPLITS)])
+    described = [sorted(known.rows.items()), known.names] if known.names else []
+    fingerprint = digest([store.url, list(splits), entries, SETTINGS, *described])
+    return Listing(store.url, images, fingerprint, known)
 
 
 def is_hidden(key: str) -> bool:

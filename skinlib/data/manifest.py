@@ -3,8 +3,8 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypedDict
 
@@ -24,6 +24,13 @@ class RejectedFile(TypedDict):
     reason: str
 
 
+class MetadataColumn(TypedDict):
+    """What a column of `metadata.csv` contains: images with a value, and different values."""
+
+    known: int
+    distinct: int
+
+
 class ManifestSummary(TypedDict):
     """The artifact `manifest`: the data of a run."""
 
@@ -31,6 +38,7 @@ class ManifestSummary(TypedDict):
     n_images: int
     counts: Counts
     rejected: list[RejectedFile]
+    metadata: dict[str, MetadataColumn]  # by column
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class Manifest:
         splits: "train" or "test".
         sha256: SHA-256 of each file's bytes, in hex.
         rejected: (key, reason) of the files that cannot be used; not part of the hash.
+        metadata: Values from `metadata.csv` by column, "" where unknown.
     """
 
     keys: tuple[str, ...]
@@ -52,12 +61,14 @@ class Manifest:
     splits: tuple[str, ...]
     sha256: tuple[str, ...]
     rejected: tuple[tuple[str, str], ...] = ()
+    metadata: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over key, size, class, split and SHA-256 of all images, in hex."""
+        """SHA-256 over key, size, class, split, SHA-256 and metadata of all images, in hex."""
         classes = [CLASSES[label] for label in self.labels]
-        return digest(list(zip(self.keys, self.sizes, classes, self.splits, self.sha256, strict=True)))
+        files = list(zip(self.keys, self.sizes, classes, self.splits, self.sha256, strict=True))
+        return digest([files, sorted(self.metadata.items())] if self.metadata else files)
 
     @property
     def fingerprints(self) -> NDArray[np.uint64]:
@@ -65,20 +76,27 @@ class Manifest:
         return np.array([int(value[:16], 16) for value in self.sha256], np.uint64)
 
     def summary(self) -> ManifestSummary:
-        """Return hash, number of images, counts and rejected files as plain values."""
+        """Return hash, number of images, counts, rejected files and metadata columns as plain values."""
         counts = Counter(zip(self.splits, self.labels, strict=True))
         return {
             "hash": self.hash,
             "n_images": len(self.keys),
             "counts": {s: {name: counts[s, label] for label, name in enumerate(CLASSES)} for s in SPLITS},
             "rejected": [{"key": key, "reason": reason} for key, reason in self.rejected],
+            "metadata": {
+                name: {"known": len(values) - values.count(""), "distinct": len(set(values) - {""})}
+                for name, values in self.metadata.items()
+            },
         }
 
     @classmethod
-    def from_columns(cls, columns: Mapping[str, Iterable[Any]]) -> "Manifest":
+    def from_columns(cls, columns: Mapping[str, Any]) -> "Manifest":
         """Make a manifest from its attributes as lists, such as JSON gives them."""
-        attributes = {name: tuple(column) for name, column in columns.items()}
-        return cls(**{**attributes, "rejected": tuple((key, reason) for key, reason in attributes["rejected"])})
+        attributes = {name: tuple(column) for name, column in columns.items() if name != "metadata"}
+        attributes["rejected"] = tuple((key, reason) for key, reason in attributes["rejected"])
+        # Absent in sets that were packed before this project knew metadata.
+        metadata = {name: tuple(values) for name, values in columns.get("metadata", {}).items()}
+        return cls(**attributes, metadata=metadata)
 
 
 def split_and_label(key: str) -> tuple[str, int]:

@@ -207,7 +207,8 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest
         packed.seek(0)
         _write_header(packed, len(rows))
     keys, sizes, labels, splits, digests = zip(*rows, strict=True) if rows else ((),) * 5
-    return Manifest(keys, sizes, labels, splits, digests, tuple(sorted(rejected))), checksum, all_read
+    columns = listing.metadata.columns(keys)
+    return Manifest(keys, sizes, labels, splits, digests, tuple(sorted(rejected)), columns), checksum, all_read
 
 
 def limited(objects: Iterable[Object]) -> list[Object]:

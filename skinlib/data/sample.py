@@ -13,6 +13,7 @@ Everything else (skin, size, hair, light, rulers) has the same distribution in b
 on its seed, split, class and index.
 """
 
+import csv
 import math
 import os
 import tempfile
@@ -26,19 +27,20 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from skinlib import machine
-from skinlib.data import hair
+from skinlib.data import hair, metadata
 from skinlib.data.images import SIDE
 from skinlib.data.manifest import CLASSES, SPLITS
 from skinlib.errors import ConfigError, StorageError
 from skinlib.progress import Progress, silent
 
-VERSION = 1  # part of the cached folder's name: increase it when a pixel or a count of the default set changes
+VERSION = 2  # part of the cached folder's name: increase it when a byte of the default set changes
 N_TRAIN, N_TEST = 900, 300
 MALIGNANT_SHARE = 1497 / 3297  # the share in the real data set
 SEPARATION = 3.6  # Phi(3.6 / sqrt(2)) = 0.995
 # One of the two clinics has a warmer camera. This is its log gain in red, green and blue; the other clinic's is the
 # negative.
 WARM_SHARE = {"benign": 0.65, "malignant": 0.35}
+CLINICS = ("cool clinic", "warm clinic")
 WARM_BALANCE = np.array([0.04, -0.03, -0.02])
 
 # Optical density of one unit of pigment in red, green and blue: melanin absorbs blue most, blood absorbs green most.
@@ -65,10 +67,7 @@ def irregularity(rng: np.random.Generator, class_name: str) -> float:
 
 def draw(seed: int, split: str, class_name: str, index: int) -> NDArray[np.uint8]:
     """Draw one synthetic image, uint8 RGB (SIDE, SIDE, 3); `index` starts from 1, like the file names."""
-    entropy = [seed, SPLITS.index(split), CLASSES.index(class_name), index]
-    rng = np.random.default_rng(np.random.SeedSequence(entropy))
-    irregular = irregularity(rng, class_name)
-    warm = rng.random() < WARM_SHARE[class_name]
+    rng, irregular, warm = _patient(seed, split, class_name, index)
     melanin, blood = _skin(rng)
     lesion_melanin, lesion_blood, veil = _lesion(rng, irregular)
     density = (melanin + lesion_melanin) * MELANIN + (blood + lesion_blood) * BLOOD
@@ -76,6 +75,18 @@ def draw(seed: int, split: str, class_name: str, index: int) -> NDArray[np.uint8
     colour += veil * (VEIL - colour)
     colour += _hair_and_ruler(rng) * (HAIR - colour)
     return _photograph(rng, colour, warm)
+
+
+def clinic(seed: int, split: str, class_name: str, index: int) -> str:
+    """Return the clinic that an image comes from, as `metadata.csv` names it."""
+    return CLINICS[_patient(seed, split, class_name, index)[2]]
+
+
+def _patient(seed: int, split: str, class_name: str, index: int) -> tuple[np.random.Generator, float, bool]:
+    """Return an image's generator, and the first two draws from it: irregularity, and whether the camera is warm."""
+    entropy = [seed, SPLITS.index(split), CLASSES.index(class_name), index]
+    rng = np.random.default_rng(np.random.SeedSequence(entropy))
+    return rng, irregularity(rng, class_name), bool(rng.random() < WARM_SHARE[class_name])
 
 
 def _step(x: Field, width: float | Field) -> Field:
@@ -197,7 +208,7 @@ def generate(
     seed: int = 0,
     on_progress: Progress = silent,
 ) -> None:
-    """Write synthetic images as `train|test/benign|malignant/1.jpg ...`, and a README.txt that calls them synthetic.
+    """Write synthetic images as `train|test/benign|malignant/1.jpg ...`, their metadata.csv, and a README.txt.
 
     Args:
         directory: A new or an empty folder.
@@ -222,6 +233,12 @@ def generate(
                 (directory / split / class_name).mkdir(parents=True)
                 jobs += [(split, class_name, index) for index in range(1, count + 1)]
         (directory / "README.txt").write_text(README)
+
+        with (directory / metadata.FILE).open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow([metadata.KEY_COLUMN, metadata.SOURCE_COLUMN, "lesion_id"])
+            for job in jobs:
+                table.writerow(["{}/{}/{}.jpg".format(*job), clinic(seed, *job), "-".join(map(str, job))])
 
         def write(job: tuple[str, str, int]) -> None:
             split, class_name, index = job

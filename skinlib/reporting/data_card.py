@@ -40,6 +40,10 @@ def show(
     card.append(Markdown(f"# Data: {summary['n_images']:,} images\n\n{SYNTHETIC if synthetic else ''}"))
     rows = [[split, *(of[name] for name in CLASSES), sum(of.values())] for split, of in counts.items()]
     card.append(table(rows, ["split", *CLASSES, "all"]))
+    if columns := summary["metadata"]:
+        card.append(Markdown("## Metadata"))
+        described = [[name, of["known"], of["distinct"]] for name, of in columns.items()]
+        card.append(table(described, ["column of metadata.csv", "images with a value", "different values"]))
     card.append(Markdown("## Examples"))
     labels = packed.labels[examples]
     grid = figures.image_grid(packed.images[examples], labels, [CLASSES[label] for label in labels])

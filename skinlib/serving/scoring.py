@@ -23,6 +23,7 @@ from pyarrow import csv, parquet
 from skinlib import machine
 from skinlib.audit import drift
 from skinlib.audit.shortcut import STATISTICS, colours
+from skinlib.data import metadata
 from skinlib.data.listing import is_hidden
 from skinlib.data.manifest import digest
 from skinlib.data.packing import limited
@@ -114,7 +115,8 @@ def predict(model: Served, url: str, output: tuple[Store, str], on_progress: Pro
         StorageError: A store cannot be used. The parts stay, and the next call continues.
     """
     source, (target, name) = open_store(url), output
-    objects = {f"{source.url}/{item.key}": item for item in source.list() if not is_hidden(item.key)}
+    images = (item for item in source.list() if not is_hidden(item.key) and Path(item.key).name != metadata.FILE)
+    objects = {f"{source.url}/{item.key}": item for item in images}
     if not objects:
         raise DataError(f"There are no files below {source.url}; correct the URL.")
     parts = _Parts(target, f".{name}.parts/{digest([model.uri, model.settings, source.url])[:16]}")

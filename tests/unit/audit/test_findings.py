@@ -1,6 +1,7 @@
 """The audit: duplicates, leaks and label conflicts are found, and groups join them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,3 +127,13 @@ def test_the_summary_survives_json_and_has_no_arrays(flawed):
     assert {"groups", "twins", "colours"}.isdisjoint(values)
     assert values["n_groups"] == 8
     assert json.loads(json.dumps(values))["leaks"][0] == ["train/benign/1.jpg", "test/malignant/3.jpg"]
+
+
+def test_equal_metadata_joins_images_into_a_group_and_makes_twins(images):
+    dataset = packed(images)
+    names = ["7", "", "", "8", "7", "", "8", ""]  # sorted by key: test first
+    manifest = replace(dataset.manifest, metadata={"lesion_id": tuple(names)})
+    found = audit_images(replace(dataset, manifest=manifest), group_by=["lesion_id"])
+    assert found.groups.tolist() == [0, 1, 2, 3, 0, 4, 3, 5]
+    assert np.flatnonzero(found.twins).tolist() == [0, 3]
+    assert found.leaks == []

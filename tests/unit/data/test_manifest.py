@@ -16,7 +16,7 @@ def test_the_hash_covers(column: str) -> None:
 
 
 def test_a_manifest_survives_json() -> None:
-    manifest = Manifest(("ü/a",), (1,), (1,), ("train",), ("f0",), rejected=(("b", "it is empty"),))
+    manifest = Manifest(("ü/a",), (1,), (1,), ("train",), ("f0",), (("b", "it is empty"),), {"site": ("back",)})
     assert Manifest.from_columns(json.loads(json.dumps(asdict(manifest)))) == manifest
 
 
@@ -27,4 +27,12 @@ def test_a_summary_is_plain() -> None:
         "n_images": 2,
         "counts": {"train": {"benign": 0, "malignant": 1}, "test": {"benign": 1, "malignant": 0}},
         "rejected": [{"key": "c", "reason": "it is empty"}],
+        "metadata": {},
     }
+
+
+def test_a_manifest_without_metadata_is_read_as_before() -> None:
+    manifest = Manifest(("a",), (1,), (1,), ("train",), ("f0",))
+    columns = asdict(manifest)
+    del columns["metadata"]
+    assert Manifest.from_columns(columns) == manifest

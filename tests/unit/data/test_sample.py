@@ -41,7 +41,9 @@ def _files(directory: Path) -> dict[str, bytes]:
 def test_the_same_seed_gives_the_same_bytes_whatever_the_size_of_the_set(folder: Path, tmp_path: Path) -> None:
     sample.generate(tmp_path, n_train=8, n_test=4)
     small, large = _files(tmp_path), _files(folder)
+    table = small.pop("metadata.csv").splitlines()
     assert small == {name: large[name] for name in small}
+    assert set(table) < set(large["metadata.csv"].splitlines())
 
 
 def test_another_seed_gives_other_images(folder: Path, tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_two_concurrent_calls_both_return_the_complete_set(cache: Path, monkeypa
         call.start()
     for call in calls:
         call.join()
-    assert found == [5, 5]
+    assert found == [6, 6]
     assert [path.name for path in cache.iterdir()] == [f"sample-v{sample.VERSION}"]
 
 
@@ -174,3 +176,14 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_names_the_remedy(
 def test_only_the_word_sample_means_the_synthetic_set(cache: Path) -> None:
     assert sample.locate("sample") == str(cache / f"sample-v{sample.VERSION}")
     assert sample.locate("s3://bucket/sample") == "s3://bucket/sample"
+
+
+def test_the_metadata_names_the_clinic_whose_camera_is_warmer(folder: Path) -> None:
+    metadata = list_images(str(folder)).metadata
+    redness = {name: [] for name in sample.CLINICS}
+    for key, (source, _) in metadata.rows.items():
+        with Image.open(folder / key) as image:
+            red, _, blue = np.asarray(image).mean((0, 1))
+        redness[source].append(red / blue)
+    cool, warm = (np.mean(redness[name]) for name in sample.CLINICS)
+    assert warm > 1.03 * cool

@@ -12,6 +12,7 @@ SUMMARY = {
     "n_images": 3292,
     "counts": {"train": {"benign": 1440, "malignant": 1195}, "test": {"benign": 360, "malignant": 297}},
     "rejected": [{"key": "train/benign/7.jpg", "reason": "truncated"}],
+    "metadata": {"source": {"known": 9, "distinct": 2}},
 }
 STATISTICS = {
     "train": {

@@ -22,6 +22,7 @@ DATA = DataFacts(
         "n_images": 2637,
         "counts": COUNTS,
         "rejected": [{"key": "train/benign/7.jpg", "reason": "truncated"}],
+        "metadata": {},
     },
     audit={
         "exact_duplicates": [PAIR] * 2,
