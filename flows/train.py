@@ -44,6 +44,7 @@ class SkinLesionFlow(FlowSpec):
     sensitivity = Parameter("sensitivity", default=0.95, help="that the threshold must reach on validation images")
     group_by = Parameter("group-by", default="", help="columns of metadata.csv; default lesion_id, patient_id")
     source_column = Parameter("source-column", default="", help="a column of metadata.csv; default source")
+    elsewhere = Parameter("elsewhere", default="", separator=",", help="other labelled images to test the winner on")
     experiment = Parameter("experiment", default="skin-lesion", help="the MLflow experiment")
     model_name = Parameter("model-name", default="skin-lesion", help="the registered model")
     promote = Parameter("promote", default="auto", help="auto: if it beats the champion; never; always")
@@ -65,6 +66,8 @@ class SkinLesionFlow(FlowSpec):
         listed = listing.list_images(sample.locate(self.data, progress.printed("synthetic images made")))
         self.group_columns = metadata.group_columns(listed.metadata.names, self.group_by)
         self.sources = metadata.source_column(listed.metadata.names, self.source_column)
+        for url in self.elsewhere:
+            listing.list_images(url, splits=("test",))
         self.trials = {trial.key: trial.model_dump() for trial in trials}
         self.trial_keys = list(self.trials)
         self.git_commit = provenance.git_commit()
@@ -88,7 +91,7 @@ class SkinLesionFlow(FlowSpec):
         """Read, verify and pack every image once, search for duplicates, and set validation images aside."""
         from skinlib import progress
         from skinlib.audit import findings, shortcut
-        from skinlib.data import listing, packing, sample, split
+        from skinlib.data import listing, metadata, packing, sample, split
         from skinlib.evaluation import metrics
         from skinlib.reporting import data_card
 
@@ -102,6 +105,8 @@ class SkinLesionFlow(FlowSpec):
         self.labels, self.groups = packed.labels, audited.groups
         self.twins, self.colours = audited.twins, audited.colours
         self.split = asdict(split.split(manifest, self.groups, self.validation_fraction, self.seed))
+        used = np.concatenate([self.split["train"], self.split["validation"]])
+        self.one_class_sources = metadata.one_class_sources(manifest.column(self.sources)[used], self.labels[used])
         # The colour baseline: trained and validated on the same images as the networks.
         train, validation = self.split["train"], self.split["validation"]
         self.shortcut = shortcut.fit(self.colours[train], self.labels[train])
@@ -198,42 +203,57 @@ class SkinLesionFlow(FlowSpec):
     @step
     def evaluate(self) -> None:
         """Export the winner as it will be served, and evaluate it, and only it, once on the held-out test images."""
+        from skinlib import progress
         from skinlib.data.packing import open_packed
-        from skinlib.evaluation.assessment import assess
+        from skinlib.evaluation.assessment import assess, assess_elsewhere
         from skinlib.execution.provenance import public_name, versions
-        from skinlib.reporting import model_card, test_card
+        from skinlib.reporting import model_card, test_card, verdict
         from skinlib.serving.classifier import Graph
         from skinlib.serving.export import export_graph
         from skinlib.training import slots
         from skinlib.training.trial import Trial
 
-        packed = open_packed(run_store(self), self.manifest["hash"])
+        store = run_store(self)
+        packed = open_packed(store, self.manifest["hash"])
         test, name, synthetic = self.split["test"], self.best_trial["key"], self.data == "sample"
         train, validation = self.split["train"], self.split["validation"]
-        self.graph = export_graph(self.weights, self.classifier, packed.images, train, validation)
+        unsupported = np.isin(packed.manifest.column(self.sources), self.one_class_sources)
+        self.graph = export_graph(self.weights, self.classifier, packed.images, train, validation, unsupported)
+        classifier = Graph(self.graph, threads=1)
         assessment = assess(
-            Graph(self.graph, threads=1),
+            classifier,
             packed.part(test),
             self.labels[test],
             colours=self.colours[test],
             groups=self.groups[test],
             twins=self.twins[test],
+            described=packed.manifest.described(test),
+            source=self.sources,
             workers=sum(slot.threads for slot in slots.cpu_slots()),
         )
         self.test_probabilities, self.test_metrics = assessment.probabilities, assessment.metrics
         self.test_report, self.stress = assessment.report, assessment.stress
+        self.elsewhere_reports = {
+            public_name(url): assess_elsewhere(classifier, url, store, progress.printed("images read"))
+            for url in self.elsewhere
+        }
+        self.verdict = verdict.verdict(self.test_report, self.elsewhere_reports, self.one_class_sources, synthetic)
         sizes = {part: len(index) for part, index in self.split.items()}
         trial = Trial.model_validate(self.trials[name])
         facts = model_card.ModelFacts(
             name,
+            self.verdict,
             model_card.DataFacts(public_name(self.data), synthetic, self.manifest, self.audit, sizes),
             model_card.TrainingFacts(trial, len(self.trials), self.best_result, self.classifier),
             self.test_report,
+            self.elsewhere_reports,
             self.stress,
             model_card.Origin(self.git_commit, f"{current.flow_name}/{current.run_id}", self.seed, versions()),
         )
         self.model_card = model_card.render(facts)
-        test_card.show(current.card["test"], assessment, name, self.model_card, synthetic)
+        test_card.show(
+            current.card["test"], assessment, name, self.verdict, self.elsewhere_reports, self.model_card, synthetic
+        )
         self.next(self.register)
 
     @step
@@ -274,9 +294,8 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.tracking import runs
 
         runs.finish_run(self.tracking)
-        uri = self.tracking["uri"]
-        synthetic = self.data == "sample"
-        print(run_summary(self.leaderboard, self.test_report, self.registered_model, self.promotion, uri, synthetic))
+        result = self.leaderboard, self.test_report, self.verdict, self.registered_model, self.promotion
+        print(run_summary(*result, self.tracking["uri"]))
 
 
 if __name__ == "__main__":

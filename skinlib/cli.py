@@ -58,8 +58,9 @@ def upload(folder: Path, url: str, delete: bool) -> None:
 @click.argument("model")
 @click.argument("url")
 @_GROUP_BY
+@click.option("--source-column", default="", help="Column of metadata.csv; default source.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def evaluate(model: str, url: str, group_by: str, as_json: bool) -> None:
+def evaluate(model: str, url: str, group_by: str, source_column: str, as_json: bool) -> None:
     """Evaluate a registered MODEL (models:/NAME@ALIAS or models:/NAME/VERSION) on the images at URL.
 
     URL is a folder or s3://bucket/prefix that contains benign|malignant, or train|test with these in each. Of the
@@ -68,32 +69,24 @@ def evaluate(model: str, url: str, group_by: str, as_json: bool) -> None:
     from skinlib.audit import findings, shortcut
     from skinlib.data import metadata
     from skinlib.data.listing import list_images
-    from skinlib.evaluation import calibration, metrics, scores
+    from skinlib.evaluation import assessment, metrics
     from skinlib.reporting import text
     from skinlib.tracking import registry
 
     # Before the model is loaded, so that a wrong folder is reported at once.
     listing = list_images(url, splits=("test",))
     groups = metadata.group_columns(listing.metadata.names, group_by)
+    source = metadata.source_column(listing.metadata.names, source_column)
     served = registry.load(model)
-    threshold, temperature = served.settings["threshold"], served.settings["temperature"]
     with _packed(listing, as_json) as (packed, rejected):
-        labels, answers = packed.labels, served.predict(packed.images)
+        answers = served.predict(packed.images)
         found = findings.audit_images(packed, printed("images compared", as_json), groups)
     probabilities = answers["probability"].to_numpy()
-    report = scores.build_report(
-        labels,
-        probabilities,
-        threshold,
-        groups=found.groups,
-        uncertain=answers["uncertain"].to_numpy(),
-        unfamiliar=answers["unfamiliar"].to_numpy(),
-        uncalibrated=calibration.calibrate(probabilities, 1 / temperature),
-        shortcut_probabilities=shortcut.probabilities(found.colours, served.settings["shortcut"]),
-    )
+    flags = {name: answers[name].to_numpy() for name in ("uncertain", "unfamiliar", "unsupported")}
+    report = assessment.report_on(packed, found, probabilities, flags, served.settings, source)
     distance = shortcut.distance(found.colours, served.settings["shortcut"])
     if as_json:
-        values = metrics.binary_metrics(labels, probabilities, threshold)
+        values = metrics.binary_metrics(packed.labels, probabilities, served.settings["threshold"])
         click.echo(json.dumps({**values, "report": report, "distance": distance}))
     else:
         click.echo(text.evaluation_report(model, listing.url, len(rejected), report, distance))

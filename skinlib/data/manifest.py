@@ -75,6 +75,14 @@ class Manifest:
         """The first 64 bits of each image's SHA-256, uint64 (N,)."""
         return np.array([int(value[:16], 16) for value in self.sha256], np.uint64)
 
+    def column(self, name: str | None) -> NDArray[np.str_]:
+        """Return a column of the metadata, str (N,); without a name, all values are unknown."""
+        return np.array(self.metadata[name] if name else [""] * len(self.keys), np.str_)
+
+    def described(self, index: NDArray[np.int64]) -> dict[str, list[str]]:
+        """Return the metadata of some images, by column."""
+        return {name: [values[i] for i in index] for name, values in self.metadata.items()}
+
     def summary(self) -> ManifestSummary:
         """Return hash, number of images, counts, rejected files and metadata columns as plain values."""
         counts = Counter(zip(self.splits, self.labels, strict=True))

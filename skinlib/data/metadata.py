@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 
+import numpy as np
+from numpy.typing import NDArray
+
 from skinlib.data.storage import Object, Store
 from skinlib.errors import ConfigError, DataError
 
@@ -125,6 +128,27 @@ def source_column(names: Collection[str], wanted: str) -> str | None:
     if not wanted.strip():
         return SOURCE_COLUMN if SOURCE_COLUMN in names else None
     return _existing(names, wanted.strip(), "--source-column")
+
+
+def one_class_sources(sources: NDArray[np.str_], labels: NDArray[np.int64]) -> list[str]:
+    """Return the sources that have images of one class only, up to 2% of labels that may be wrong.
+
+    A network can tell such a source by its camera, and then needs no lesion to know the class.
+
+    Args:
+        sources: str (N,) of the training images.
+        labels: int64 (N,), 1 is malignant.
+
+    Returns:
+        Their names; none if all sources are like that, because nothing is known then of a source with both classes.
+    """
+    names = np.unique(sources)
+    found = []
+    for name in names:
+        counts = np.bincount(labels[sources == name], minlength=2)
+        if 50 * counts.min() <= counts.sum():
+            found.append(str(name))
+    return found if len(found) < len(names) else []
 
 
 def _existing(names: Collection[str], name: str, option: str) -> str:

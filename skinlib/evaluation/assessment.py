@@ -1,19 +1,25 @@
 """Everything that is measured of a classifier on held-out images."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skinlib.audit import shortcut
+from skinlib.audit import findings, shortcut
 from skinlib.audit.shortcut import Shortcut
+from skinlib.data import metadata
+from skinlib.data.listing import list_images
+from skinlib.data.packing import PackedDataset, open_packed, prepare
+from skinlib.data.storage import Store
 from skinlib.evaluation import saliency, stress
 from skinlib.evaluation.calibration import calibrate
 from skinlib.evaluation.metrics import Metrics, binary_metrics
 from skinlib.evaluation.scores import Report, build_report
 from skinlib.evaluation.stress import StressRow
 from skinlib.evaluation.threshold import Operation
+from skinlib.progress import Progress, silent
 
 
 class Answers(Protocol):
@@ -23,6 +29,8 @@ class Answers(Protocol):
     def probability(self) -> NDArray[np.float64]: ...
     @property
     def unfamiliarity(self) -> NDArray[np.float64]: ...
+    @property
+    def unsupported(self) -> NDArray[np.bool_]: ...
     @property
     def evidence(self) -> NDArray[np.float32]: ...
 
@@ -75,6 +83,62 @@ class Assessment:
     strangest_images: NDArray[np.uint8]
 
 
+def assess_elsewhere(classifier: Classifier, url: str, store: Store, on_progress: Progress = silent) -> Report:
+    """Evaluate a classifier on labelled images that are not part of its data set.
+
+    Args:
+        classifier: As it is served.
+        url: Of the images, as for `list_images` with the split "test" only.
+        store: For the packed images.
+        on_progress: Called while images are read and compared.
+    """
+    listing = list_images(url, splits=("test",))
+    packed = open_packed(store, prepare(listing, store, on_progress=on_progress).hash)
+    names = listing.metadata.names
+    found = findings.audit_images(packed, on_progress, metadata.group_columns(names, ""))
+    answers, (low, high) = classifier.score(packed.images), classifier.settings["uncertain"]
+    flags = {
+        "uncertain": (low <= answers.probability) & (answers.probability <= high),
+        "unfamiliar": answers.unfamiliarity > 1,
+        "unsupported": answers.unsupported,
+    }
+    source = metadata.source_column(names, "")
+    return report_on(packed, found, answers.probability, flags, classifier.settings, source)
+
+
+def report_on(
+    packed: PackedDataset,
+    found: findings.Audit,
+    probabilities: NDArray[np.float64],
+    flags: Mapping[str, NDArray[np.bool_]],
+    settings: Settings,
+    source: str | None,
+) -> Report:
+    """Compute the report of a classifier on images from elsewhere.
+
+    Args:
+        packed: The images.
+        found: Their audit.
+        probabilities: float64 (N,) in 0..1, of the classifier, calibrated.
+        flags: Its flags `uncertain`, `unfamiliar` and `unsupported`, bool (N,).
+        settings: Of the classifier.
+        source: The column that names each image's source, if there is one.
+    """
+    return build_report(
+        packed.labels,
+        probabilities,
+        settings["threshold"],
+        groups=found.groups,
+        uncertain=flags["uncertain"],
+        unfamiliar=flags["unfamiliar"],
+        unsupported=flags["unsupported"],
+        uncalibrated=calibrate(probabilities, 1 / settings["temperature"]),
+        shortcut_probabilities=shortcut.probabilities(found.colours, settings["shortcut"]),
+        metadata=packed.manifest.metadata,
+        source=source,
+    )
+
+
 def assess(
     classifier: Classifier,
     images: NDArray[np.uint8],
@@ -83,6 +147,8 @@ def assess(
     colours: NDArray[np.float64],
     groups: NDArray[np.int64],
     twins: NDArray[np.bool_],
+    described: Mapping[str, Sequence[str]],
+    source: str | None,
     workers: int,
 ) -> Assessment:
     """Measure a classifier on images that had no part in its training and selection.
@@ -92,8 +158,10 @@ def assess(
         images: uint8 (N, 224, 224, 3).
         labels: int64 (N,), 1 is malignant.
         colours: float64 (N, 6), from `shortcut.colours`.
-        groups: int64 (N,), equal for near-duplicates.
-        twins: bool (N,), whether an image has a near-duplicate in the training set.
+        groups: int64 (N,), equal for images of the same lesion.
+        twins: bool (N,), whether an image has a twin in the training set.
+        described: The metadata, N values by column, "" where unknown.
+        source: The column that names each image's source, if there is one.
         workers: Number of batches that are scored at once.
     """
     settings, threshold = classifier.settings, classifier.settings["threshold"]
@@ -112,7 +180,10 @@ def assess(
         shortcut_probabilities=shortcut.probabilities(colours, settings["shortcut"]),
         uncertain=(low <= probabilities) & (probabilities <= high),
         unfamiliar=unfamiliar,
+        unsupported=answers.unsupported,
         twins=twins,
+        metadata=described,
+        source=source,
     )
     return Assessment(
         labels=labels,

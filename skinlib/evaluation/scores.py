@@ -1,15 +1,17 @@
 """The test report: every metric of a classifier on a set of images, with intervals."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from skinlib.evaluation import calibration, intervals
+from skinlib.evaluation import calibration, intervals, subgroups
 from skinlib.evaluation.calibration import Reliability
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.metrics import SENSITIVITIES, SPECIFICITIES, DecisionCurve, Ranking, decision_curve
+from skinlib.evaluation.subgroups import SourceScores, Subgroup
 
 HISTOGRAM_BINS = 50
 PREVALENCES = (0.02, 0.1, 0.45)  # about those of screening, of referrals, and of the images at hand
@@ -93,6 +95,9 @@ class Scores(TypedDict):
     n_malignant: int
     n_groups: int  # near-duplicate images form a group
     auroc: Estimate
+    within_source: (
+        Estimate | None
+    )  # AUROC of pairs from one source; None if the images have one source, or unknown ones
     average_precision: Estimate
     shortcut: AgainstShortcut
     specificity_at_sensitivity: list[AtSensitivity]  # one entry for each of SENSITIVITIES
@@ -100,6 +105,7 @@ class Scores(TypedDict):
     operating_point: OperatingPoint
     uncertain: Estimate  # share of the images
     unfamiliar: Estimate  # likewise
+    unsupported: Estimate  # likewise
     calibration: BeforeAndAfter
     roc: Roc | None  # None if a class is absent, or so rare that many resamples do not contain it
     decision_curve: DecisionCurve  # at the prevalence of these images
@@ -109,13 +115,16 @@ class Report(TypedDict):
     """The artifact `test_report`: plain values, ready for JSON; undefined metrics are None.
 
     `n_twins` is the number of images with a near-duplicate in the training set, None if that was not checked.
-    `without_twins` is None if there are no twins or only twins, or if that was not checked.
+    `without_twins` is None if there are no twins or only twins, or if that was not checked. `sources` is empty if the
+    images have one source, or unknown ones, and `subgroups` without metadata that has few different values.
     """
 
     threshold: float
     n_twins: int | None
     all: Scores
     without_twins: Scores | None
+    sources: list[SourceScores]
+    subgroups: list[Subgroup]
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,8 @@ class _Images:
     shortcut: NDArray[np.float64]
     uncertain: NDArray[np.bool_]
     unfamiliar: NDArray[np.bool_]
+    unsupported: NDArray[np.bool_]
+    sources: NDArray[np.str_]
 
     def keep(self, kept: NDArray[np.bool_]) -> "_Images":
         return replace(self, **{field.name: getattr(self, field.name)[kept] for field in fields(self)})
@@ -144,7 +155,10 @@ def build_report(
     shortcut_probabilities: NDArray[np.float64],
     uncertain: NDArray[np.bool_],
     unfamiliar: NDArray[np.bool_],
+    unsupported: NDArray[np.bool_],
     twins: NDArray[np.bool_] | None = None,
+    metadata: Mapping[str, Sequence[str]] | None = None,
+    source: str | None = None,
     seed: int = 0,
 ) -> Report:
     """Compute every metric of a classifier on held-out images.
@@ -158,10 +172,15 @@ def build_report(
         shortcut_probabilities: float (N,), of the colour baseline for the same images.
         uncertain: bool (N,), whether the classifier calls each answer uncertain.
         unfamiliar: bool (N,), whether it calls each image unlike its training images.
-        twins: bool (N,), whether each image has a near-duplicate in the training set; None if that was not checked.
+        unsupported: bool (N,), whether it calls each image like those of sources with one class only.
+        twins: bool (N,), whether each image has a twin in the training set; None if that was not checked.
+        metadata: N values by column, "" where unknown.
+        source: the column that names each image's source, if there is one.
         seed: of the bootstrap.
     """
-    images = _Images(labels, probabilities, groups, uncalibrated, shortcut_probabilities, uncertain, unfamiliar)
+    sources = np.array(metadata[source] if metadata and source else [""] * len(labels), np.str_)
+    flags = uncertain, unfamiliar, unsupported
+    images = _Images(labels, probabilities, groups, uncalibrated, shortcut_probabilities, *flags, sources)
     without_twins = None
     if twins is not None and 0 < twins.sum() < len(labels):
         without_twins = _scores(images.keep(~twins), threshold, seed)
@@ -170,6 +189,8 @@ def build_report(
         "n_twins": None if twins is None else int(twins.sum()),
         "all": _scores(images, threshold, seed),
         "without_twins": without_twins,
+        "sources": subgroups.by_source(labels, probabilities, groups, sources, seed) if len(set(sources)) > 1 else [],
+        "subgroups": subgroups.subgroups(labels, probabilities >= threshold, groups, metadata or {}),
     }
 
 
@@ -184,8 +205,9 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
 
     Returns:
         The value of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, `shortcut_auroc`,
-        `above_shortcut`, `uncertain`, `unfamiliar` and, if the report has it, `auroc_without_twins`; the ends of their
-        intervals under the same names with `_low` and `_high`; and `ece`. None where undefined.
+        `above_shortcut`, `uncertain`, `unfamiliar`, `unsupported` and, if the report has them, `auroc_within_source`
+        and `auroc_without_twins`; the ends of their intervals under the same names with `_low` and `_high`; and `ece`.
+        None where undefined.
     """
     scores, shortcut, without = report["all"], report["all"]["shortcut"], report["without_twins"]
     point, after = scores["operating_point"], scores["calibration"]["after"]
@@ -200,7 +222,10 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
         "above_shortcut": shortcut["difference"],
         "uncertain": scores["uncertain"],
         "unfamiliar": scores["unfamiliar"],
+        "unsupported": scores["unsupported"],
     }
+    if scores["within_source"]:
+        estimates["auroc_within_source"] = scores["within_source"]
     if without:
         estimates["auroc_without_twins"] = without["auroc"]
     flat: dict[str, float | None] = {"ece": after["ece"]}
@@ -212,11 +237,15 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
 
 def _scores(images: _Images, threshold: float, seed: int) -> Scores:
     drawn = _bootstrap(images, seed)
+    within = None
+    if len(set(images.sources)) > 1:
+        within = subgroups.within_source(images.labels, images.probabilities, images.groups, images.sources, seed)
     return {
         "n": len(images.labels),
         "n_malignant": int((images.labels == 1).sum()),
         "n_groups": len(np.unique(images.groups)),
         "auroc": intervals.estimate(*drawn["auroc"]),
+        "within_source": within,
         "average_precision": intervals.estimate(*drawn["average_precision"]),
         "shortcut": _against_shortcut(images, drawn),
         "specificity_at_sensitivity": [
@@ -230,6 +259,7 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
         "operating_point": _operating_point(images, threshold),
         "uncertain": intervals.share(images.uncertain, images.groups),
         "unfamiliar": intervals.share(images.unfamiliar, images.groups),
+        "unsupported": intervals.share(images.unsupported, images.groups),
         "calibration": _calibration(images, drawn, seed),
         "roc": _roc(drawn),
         "decision_curve": decision_curve(images.labels, images.probabilities),

@@ -15,7 +15,8 @@ from metaflow.cards import Image, Table
 
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.selection import ShortcutComparison
-from skinlib.reporting.text import estimate, estimate_from, trial_gain
+from skinlib.reporting.numbers import estimate
+from skinlib.reporting.text import estimate_from, trial_gain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,8 @@ from skinlib.data.manifest import CLASSES, ManifestSummary
 from skinlib.data.packing import PackedDataset
 from skinlib.reporting import figures
 from skinlib.reporting.components import SYNTHETIC, Card, picture, table
-from skinlib.reporting.text import COLOUR_BASELINE, FINDINGS, number
+from skinlib.reporting.numbers import number
+from skinlib.reporting.text import COLOUR_BASELINE, FINDINGS
 
 SHOWN_FILES = 50  # files, or pairs of files
 

@@ -23,7 +23,8 @@ from skinlib.data.manifest import CLASSES
 from skinlib.evaluation.metrics import DecisionCurve
 from skinlib.evaluation.scores import BeforeAndAfter, Calibration, Scores
 from skinlib.evaluation.stress import StressRow
-from skinlib.reporting.text import calibration_error, estimate, number
+from skinlib.reporting.numbers import estimate, number
+from skinlib.reporting.text import calibration_error
 from skinlib.training.result import Epoch
 
 if TYPE_CHECKING:

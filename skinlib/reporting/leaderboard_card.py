@@ -9,7 +9,8 @@ from metaflow.cards import Markdown
 from skinlib.evaluation.selection import LeaderboardRow
 from skinlib.reporting import figures
 from skinlib.reporting.components import Card, column_title, picture, table, trial_gain_note, unbroken
-from skinlib.reporting.text import COLOUR_BASELINE, estimate, estimate_from, number, trial_gain
+from skinlib.reporting.numbers import estimate, number
+from skinlib.reporting.text import COLOUR_BASELINE, estimate_from, trial_gain
 from skinlib.training.result import Epoch
 
 if TYPE_CHECKING:

@@ -47,6 +47,9 @@ def _ranking(scores: Scores) -> Iterator[MetricRow]:
         return MetricRow("Ranking", name, meaning, value)
 
     yield row("AUROC", "probability that a malignant image scores higher than a benign one", scores["auroc"])
+    if scores["within_source"]:
+        meaning = "the same for images of one source, so that telling sources apart gains nothing"
+        yield row("AUROC within source", meaning, scores["within_source"])
     yield row("AUROC of the colour baseline", "from colour statistics only", scores["shortcut"]["auroc"])
     meaning = "paired difference of the two AUROCs (DeLong)"
     yield row("gain over the colour baseline", meaning, scores["shortcut"]["difference"])
@@ -69,6 +72,7 @@ def _operating_point(scores: Scores) -> Iterator[MetricRow]:
         ("accuracy", "correctly classified images", point["accuracy"]),
         ("uncertain", "images near the threshold, where answers are as often wrong as right", scores["uncertain"]),
         ("unfamiliar", "images unlike the training images", scores["unfamiliar"]),
+        ("unsupported", "images like those of sources with one class only in training", scores["unsupported"]),
     ):
         yield MetricRow("Operating point", name, meaning, value)
 

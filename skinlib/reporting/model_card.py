@@ -8,7 +8,18 @@ from skinlib.data.manifest import CLASSES, ManifestSummary
 from skinlib.evaluation.scores import Report
 from skinlib.evaluation.stress import StressRow
 from skinlib.reporting.metric_table import metric_columns
-from skinlib.reporting.text import COLOUR_BASELINE, metric, number
+from skinlib.reporting.numbers import number
+from skinlib.reporting.subgroup_tables import (
+    ELSEWHERE,
+    ELSEWHERE_HEADS,
+    SOURCE_HEADS,
+    SUBGROUP_HEADS,
+    differences,
+    elsewhere_rows,
+    source_rows,
+    subgroup_rows,
+)
+from skinlib.reporting.text import COLOUR_BASELINE, metric
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.training.result import TrialSummary
 from skinlib.training.trial import Trial
@@ -30,9 +41,9 @@ _DRAWN = "**Licence**: this project's code draws the images; its licence applies
 
 _LIMITS = """## Limits
 - In the public set *benign* means nevus only. Other benign lesions are missing.
-- Skin tone, age and sex are unknown, so bias between groups cannot be measured.
+- Bias between groups that the metadata does not name, such as skin tones, cannot be measured.
 - Patients are unknown, so two lesions of one patient can be in different splits.
-- Test and training images have one source. Expect less on other images.
+- Test and training images are from the same sources. Expect less on other images.
 - Malignant lesions are much rarer in practice: see PPV and NPV."""
 
 _NO_LIMITS_KNOWN = """## Limits
@@ -72,12 +83,14 @@ class Origin:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a model card says; `name` is that of the model, such as its trial's key."""
+    """What a model card says; `name` is the model's, such as its trial's key; `verdict` from `reporting.verdict`."""
 
     name: str
+    verdict: str
     data: DataFacts
     training: TrainingFacts
     report: Report
+    elsewhere: Mapping[str, Report]
     stress: Sequence[StressRow]
     origin: Origin
 
@@ -88,17 +101,21 @@ def render(facts: ModelFacts) -> str:
     parts = [
         f"# Model card: {facts.name}",
         _SYNTHETIC if synthetic else "",
+        f"**{facts.verdict}**",
         "Maps a dermoscopic photograph to the probability that its lesion is malignant. Threshold: "
         f"{facts.report['threshold']:.3f}.",
         _USE,
         _data(facts.data),
         _training(facts.training, facts.data.split_sizes),
         _results(facts.report),
-        _robustness(facts.stress),
+        _sources(facts.report),
+        _elsewhere(facts.elsewhere),
         _NO_LIMITS_KNOWN if synthetic else _LIMITS,
         f"""## Reproducibility
 Commit `{origin.commit or "unknown"}`, data `{facts.data.manifest["hash"]}`, seed {origin.seed}, run \
 `{origin.run}`; {_listing(origin.versions)}.""",
+        _robustness(facts.stress),  # the long parts are last, since MLflow shortens a long description
+        _subgroups(facts.report),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -141,6 +158,21 @@ def _results(report: Report) -> str:
 On the test images ({twins}), at threshold {number(report["threshold"])}, with 95% intervals. {COLOUR_BASELINE}
 
 {_table(["", *columns], rows)}"""
+
+
+def _sources(report: Report) -> str:
+    return f"## By source\n{_table(SOURCE_HEADS, source_rows(report))}" if report["sources"] else ""
+
+
+def _subgroups(report: Report) -> str:
+    if not report["subgroups"]:
+        return ""
+    words = f"{differences(report)} p-values are corrected for the number of tests (Holm)."
+    return f"## Subgroups\n{words}\n\n{_table(SUBGROUP_HEADS, subgroup_rows(report))}"
+
+
+def _elsewhere(reports: Mapping[str, Report]) -> str:
+    return f"## Elsewhere\n{ELSEWHERE}\n\n{_table(ELSEWHERE_HEADS, elsewhere_rows(reports))}" if reports else ""
 
 
 def _robustness(table: Sequence[StressRow]) -> str:

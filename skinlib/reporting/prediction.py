@@ -1,7 +1,8 @@
 """The printed summary of a table of scores."""
 
 from skinlib.audit import drift
-from skinlib.reporting.text import number, table
+from skinlib.reporting.numbers import number
+from skinlib.reporting.text import table
 from skinlib.serving.scoring import SCORE_BINS, Summary
 
 _WIDTH = 50  # characters of the longest bar

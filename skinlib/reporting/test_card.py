@@ -1,5 +1,7 @@
 """The card of the step `evaluate`: everything known about the chosen model."""
 
+from collections.abc import Mapping
+
 from metaflow.cards import Markdown
 
 from skinlib.evaluation.assessment import Assessment
@@ -7,7 +9,18 @@ from skinlib.evaluation.scores import Report
 from skinlib.reporting import figures
 from skinlib.reporting.components import SYNTHETIC, Card, gain_note, picture, table, unbroken
 from skinlib.reporting.metric_table import Section, metric_columns
-from skinlib.reporting.text import COLOUR_BASELINE, estimate, metric, number
+from skinlib.reporting.numbers import estimate, number
+from skinlib.reporting.subgroup_tables import (
+    ELSEWHERE,
+    ELSEWHERE_HEADS,
+    SOURCE_HEADS,
+    SUBGROUP_HEADS,
+    differences,
+    elsewhere_rows,
+    source_rows,
+    subgroup_rows,
+)
+from skinlib.reporting.text import COLOUR_BASELINE, metric
 
 OUTCOMES = {
     (1, False): "false negative",
@@ -26,19 +39,33 @@ would give the same map. Heat outside the lesion, on hair, a ruler or a dark cor
 means that nothing in the last layers supported the decision."""
 
 
-def show(card: Card, assessment: Assessment, title: str, model_card: str, synthetic: bool) -> None:
+def show(
+    card: Card,
+    assessment: Assessment,
+    title: str,
+    verdict: str,
+    elsewhere: Mapping[str, Report],
+    model_card: str,
+    synthetic: bool,
+) -> None:
     """Show everything known about a model on the test images.
 
     Args:
         card: Filled with the components.
         assessment: Of the test images.
         title: Names the model, such as its trial's key.
+        verdict: From `reporting.verdict`.
+        elsewhere: Reports on other images, by their URL.
         model_card: In Markdown.
         synthetic: Whether the images are the generated sample.
     """
-    card.append(Markdown(f"# Test: {title}\n\n{SYNTHETIC if synthetic else ''}"))
+    card.append(Markdown(f"# Test: {title}\n\n{SYNTHETIC if synthetic else ''}\n\n**{verdict}**"))
     _ranking(card, assessment)
     _operating_point(card, assessment)
+    _subgroups(card, assessment)
+    if elsewhere:
+        card.append(Markdown(f"## Elsewhere\n\n{ELSEWHERE}"))
+        card.append(table(elsewhere_rows(elsewhere), ELSEWHERE_HEADS))
     _usefulness(card, assessment)
     _calibration(card, assessment)
     _robustness(card, assessment)
@@ -62,10 +89,10 @@ def _ranking(card: Card, assessment: Assessment) -> None:
 
 def _twins(n: int | None) -> str:
     if n is None:
-        return "Near-duplicates of test images in training were not checked."
+        return "Whether test images show lesions of the training images was not checked."
     if n == 0:
-        return "No test image has a near-duplicate in training."
-    return f"Test images with a twin (a near-duplicate) in training: {n:,}. They can inflate the results."
+        return "No test image shows a lesion that is known to be in training."
+    return f"Test images with a twin (the same lesion) in training: {n:,}. They can inflate the results."
 
 
 def _operating_point(card: Card, assessment: Assessment) -> None:
@@ -80,6 +107,23 @@ False negatives (missed malignant images): {point["false_negatives"]:,} of {scor
     _metrics(card, report, "Operating point")
     card.append(picture(figures.confusion_figure(assessment.labels, assessment.probabilities, threshold)))
     card.append(picture(figures.score_histogram(assessment.labels, assessment.probabilities, threshold)))
+
+
+def _subgroups(card: Card, assessment: Assessment) -> None:
+    report = assessment.report
+    if report["sources"]:
+        words = (
+            "The AUROC within a source cannot come from telling sources apart. The last column compares "
+            "its malignant images with the benign images of all sources."
+        )
+        card.append(Markdown(f"## By source\n\n{words}"))
+        card.append(table(source_rows(report), SOURCE_HEADS))
+    if report["subgroups"]:
+        words = f"""At the operating point, by the columns of `metadata.csv`. {differences(report)} The p-values, of \
+sensitivity and specificity, are those of Fisher's exact test against all other images, corrected for the number of \
+tests (Holm)."""
+        card.append(Markdown(f"## Subgroups\n\n{words}"))
+        card.append(table(subgroup_rows(report), SUBGROUP_HEADS))
 
 
 def _usefulness(card: Card, assessment: Assessment) -> None:

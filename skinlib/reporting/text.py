@@ -1,6 +1,7 @@
 """Printed reports, and the words and number formats that they share with the cards."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Literal
 
 from skinlib.audit.findings import Audit, Pairs
@@ -12,6 +13,8 @@ from skinlib.evaluation.metrics import DecisionCurve
 from skinlib.evaluation.scores import OperatingPoint, Report
 from skinlib.evaluation.selection import LeaderboardRow, ShortcutComparison
 from skinlib.reporting.metric_table import MetricRow, Section, metric_rows
+from skinlib.reporting.numbers import estimate, number
+from skinlib.reporting.subgroup_tables import SOURCE_HEADS, SUBGROUP_HEADS, differences, source_rows, subgroup_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,18 +59,6 @@ _SUMMARY_METRICS = (
     "specificity",
     "accuracy",
 )
-
-
-def number(value: float | None, form: str = ".3f") -> str:
-    """Format a metric; None is `undefined`."""
-    return "undefined" if value is None else format(value, form)
-
-
-def estimate(of: Estimate) -> str:
-    """Format a metric with its interval."""
-    if of["interval"] is None:
-        return number(of["value"])
-    return f"{number(of['value'])} ({' to '.join(map(number, of['interval']))})"
 
 
 def estimate_from(value: float | None, low: float | None = None, high: float | None = None) -> Estimate:
@@ -123,6 +114,10 @@ def evaluation_report(model: str, url: str, n_rejected: int, report: Report, dis
         f"Ranking\n{section('Ranking')}",
         f"Operating point: threshold {number(report['threshold'])}\n{_confusion(scores['operating_point'])}",
         section("Operating point"),
+        f"By source\n{table([SOURCE_HEADS, *source_rows(report)])}" if report["sources"] else "",
+        f"Subgroups\n{fill(differences(report), 100)}\n{table([SUBGROUP_HEADS, *subgroup_rows(report)])}"
+        if report["subgroups"]
+        else "",
         f"Predictive values, by prevalence of malignant lesions\n{section('Predictive values')}",
         f"Net benefit (true positives per image, minus weighted false positives)\n{_benefit(scores['decision_curve'])}",
         "Calibration (ECE: expected calibration error), before and after temperature scaling\n"
@@ -193,20 +188,20 @@ def audit_report(
 def run_summary(
     leaderboard: "pd.DataFrame",
     report: Report,
+    verdict: str,
     registered: Mapping[str, object],
     promotion: Mapping[str, object],
     tracking_uri: str,
-    synthetic: bool,
 ) -> str:
     """Say at the end of a run what it gave and what to do next.
 
     Args:
         leaderboard: from `selection.leaderboard`, the best trial first.
         report: of the test images.
+        verdict: from `reporting.verdict`.
         registered: `name` and `version` of the registered model.
         promotion: its `alias` and the `reason`.
         tracking_uri: of MLflow.
-        synthetic: whether the images are the generated sample.
     """
     look = f"mlflow ui --backend-store-uri {tracking_uri}" if tracking_uri.startswith("sqlite") else tracking_uri
     trials = [["trial", "status", "validation AUROC", "gain over the colour baseline", "epochs", "seconds"]]
@@ -219,16 +214,17 @@ def run_summary(
     values = {row.name: metric(row) for row in metric_rows(scores)}
     metrics = [[name, values[name]] for name in _SUMMARY_METRICS]
     if without_twins is not None:
-        metrics.insert(1, ["AUROC without near-duplicates of training images", estimate(without_twins["auroc"])])
-    warning = "\nThe images are SYNTHETIC: use the model for trying out only.\n" if synthetic else ""
+        metrics.insert(1, ["AUROC without twins in training", estimate(without_twins["auroc"])])
     threshold = number(report["threshold"])
     return f"""
+{fill(verdict, 100)}
+
 {table(trials)}
 
 Best trial: {leaderboard["trial"][0]}
 Test set: {scores["n"]:,} images, {scores["n_malignant"]:,} malignant, threshold {threshold}; with 95% intervals
 {table(metrics)}
-{warning}
+
 Registered: {registered["name"]} version {registered["version"]}, alias {promotion["alias"]}
   {promotion["reason"]}
 

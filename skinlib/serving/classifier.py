@@ -45,11 +45,13 @@ class Answers:
     Attributes:
         probability: float64 (N,) in 0..1, of malignancy, calibrated.
         unfamiliarity: float64 (N,), distance to the training images; above 1 the image is unlike them.
+        unsupported: bool (N,), whether the image is like those of sources with one class only.
         evidence: float32 (N, H, W), the part of each cell in the logit; the cells divide the image evenly.
     """
 
     probability: NDArray[np.float64]
     unfamiliarity: NDArray[np.float64]
+    unsupported: NDArray[np.bool_]
     evidence: NDArray[np.float32]
 
 
@@ -72,8 +74,8 @@ class Graph:
         """Score images, uint8 (N, 224, 224, 3), RGB; a memory map is read in batches."""
         batches = range(0, max(1, len(images)), BATCH)
         parts = [self._session.run(None, {"images": np.asarray(images[i : i + BATCH])}) for i in batches]
-        probability, unfamiliarity, evidence = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Answers(probability, unfamiliarity.astype(np.float64), evidence)
+        probability, unfamiliarity, unsupported, evidence = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Answers(probability, unfamiliarity.astype(np.float64), unsupported > 0, evidence)
 
 
 class SkinLesionClassifier(PythonModel):
@@ -116,6 +118,8 @@ class SkinLesionClassifier(PythonModel):
                                right
                 unfamiliar     whether the image is unlike the training images, so that the answer is worth nothing
                 unfamiliarity  float64, the distance behind this; above 1 is unfamiliar
+                unsupported    whether the image is like those of a source that had one class only in training, so
+                               that the answer may come from the source and not from the lesion
                 error          why the image has no answer: then all other columns are None
 
         Raises:
@@ -136,6 +140,7 @@ class SkinLesionClassifier(PythonModel):
                 "uncertain": (low <= scores.probability) & (scores.probability <= high),
                 "unfamiliar": scores.unfamiliarity > 1,
                 "unfamiliarity": scores.unfamiliarity,
+                "unsupported": scores.unsupported,
                 "error": None,
             },
             index=list(images),

@@ -28,11 +28,11 @@ class _Served(nn.Module):
         self.network, self.familiar = network, familiar
         self.image_size, self.temperature = settings["image_size"], settings["temperature"]
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         stages = self.network.stages(resize(images.permute(0, 3, 1, 2), self.image_size))
         # In double precision, as in `predict_tensor`, so that probabilities near 1 differ.
         probability = torch.sigmoid(self.network.classify(stages[-1]).double() / self.temperature)
-        return probability, self.familiar(stages), self.network.evidence(stages[-1])
+        return probability, *self.familiar(stages), self.network.evidence(stages[-1])
 
 
 def export_graph(
@@ -41,13 +41,15 @@ def export_graph(
     images: NDArray[np.uint8],
     train: NDArray[np.int64],
     validation: NDArray[np.int64],
+    unsupported: NDArray[np.bool_],
 ) -> bytes:
     """Export a trained network as an ONNX graph, which runs without torch and without this project.
 
-    The graph has one input, `images`, uint8 (N, 224, 224, 3), RGB, and three outputs:
+    The graph has one input, `images`, uint8 (N, 224, 224, 3), RGB, and four outputs:
 
         probability    float64 (N,), of malignancy, calibrated
         unfamiliarity  float32 (N,), distance to the training images; above 1 the image is unlike them
+        unsupported    float32 (N,), above 0 the image is like those of sources with one class only
         evidence       float32 (N, H, W), the part of each cell in the logit
 
     Its metadata contains the settings, as JSON by the name `skinlib.settings`.
@@ -58,9 +60,10 @@ def export_graph(
         images: The packed set, uint8 (N, 224, 224, 3), which familiarity is measured against.
         train: Indices of the training images.
         validation: Indices of the validation images.
+        unsupported: bool (N,), whether each image is from a source that has one class only.
     """
     network = resnet.restore(settings["architecture"], weights)
-    familiar = familiarity.fit(network, images, settings["image_size"], train, validation)
+    familiar = familiarity.fit(network, images, settings["image_size"], train, validation, unsupported)
     served = _Served(network, familiar, settings).eval()
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -71,7 +74,7 @@ def export_graph(
             dynamo=True,
             opset_version=OPSET,
             input_names=["images"],
-            output_names=["probability", "unfamiliarity", "evidence"],
+            output_names=["probability", "unfamiliarity", "unsupported", "evidence"],
             dynamic_shapes={"images": {0: torch.export.Dim("N")}},
             verbose=False,
         )

@@ -45,12 +45,14 @@ SCHEMA = pa.schema(
         ("uncertain", pa.bool_()),
         ("unfamiliar", pa.bool_()),
         ("unfamiliarity", pa.float64()),
+        ("unsupported", pa.bool_()),
         ("error", pa.string()),
         *((name.replace(" of ", "_"), pa.float64()) for name in STATISTICS),
     ]
 )
-_ANSWERS = SCHEMA.names[3:8]
-_COLOURS = SCHEMA.names[9:]
+_ANSWERS = SCHEMA.names[3:9]
+_FLAGS = ("malignant", "uncertain", "unfamiliar", "unsupported")
+_COLOURS = SCHEMA.names[10:]
 
 
 @dataclass
@@ -63,7 +65,7 @@ class Summary:
         new: Number of files that this call scored; parts of an earlier call had the others.
         n: Number of images with a score.
         errors: Number of files by the reason why they have none.
-        flags: Number of images by `malignant`, `uncertain` and `unfamiliar`.
+        flags: Number of images by `malignant`, `uncertain`, `unfamiliar` and `unsupported`.
         scores: int64 (20,), images by probability, in bins of 0.05.
         drifts: Of each colour statistic, against the training images, and of the scores, against the validation images.
         unfamiliar: Verdict on the share of unfamiliar images.
@@ -74,7 +76,7 @@ class Summary:
     new: int
     n: int = 0
     errors: dict[str, int] = field(default_factory=dict)
-    flags: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_ANSWERS[1:4], 0))
+    flags: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_FLAGS, 0))
     scores: NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BINS, np.int64))
     drifts: list[drift.Drift] = field(default_factory=list)
     unfamiliar: drift.Verdict = "stable"

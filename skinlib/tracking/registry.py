@@ -45,6 +45,7 @@ _SIGNATURE = ModelSignature(
             ColSpec("boolean", "uncertain"),
             ColSpec("boolean", "unfamiliar"),
             ColSpec("double", "unfamiliarity"),
+            ColSpec("boolean", "unsupported"),
             ColSpec("string", "error", required=False),
         ]
     ),

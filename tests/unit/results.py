@@ -46,11 +46,15 @@ CLASSIFIER: ClassifierSettings = {
 
 @functools.cache
 def report(kind: str = "full") -> Report:
-    """A report with every part ("full"), without twins ("no twins"), or of benign images ("benign")."""
+    """A report with every part ("full"), without twins and metadata ("no twins"), or of benign images ("benign")."""
     twins = np.arange(100) % 20 == 0 if kind == "full" else None
     n = 60 if kind == "benign" else 100
     shortcut = np.where(np.arange(100) % 3, PROBABILITIES, 0.5)
-    return report_of(LABELS[:n], PROBABILITIES[:n], THRESHOLD, shortcut_probabilities=shortcut[:n], twins=twins)
+    columns: dict[str, Any] = {"shortcut_probabilities": shortcut[:n], "twins": twins}
+    if kind == "full":
+        sources = ["north" if i % 3 else "south" for i in range(n)]
+        columns |= {"metadata": {"source": sources, "age": [str(30 + i % 40) for i in range(n)]}, "source": "source"}
+    return report_of(LABELS[:n], PROBABILITIES[:n], THRESHOLD, **columns)
 
 
 def report_of(labels: NDArray[np.int64], probabilities: NDArray[np.float64], threshold: float, **more: Any) -> Report:
@@ -61,6 +65,7 @@ def report_of(labels: NDArray[np.int64], probabilities: NDArray[np.float64], thr
         "shortcut_probabilities": np.full(len(labels), 0.5),
         "uncertain": abs(probabilities - threshold) < 0.1,
         "unfamiliar": np.arange(len(labels)) % 10 == 0,
+        "unsupported": np.arange(len(labels)) % 10 == 1,
     }
     return build_report(labels, probabilities, threshold, **columns | more)
 

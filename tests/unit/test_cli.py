@@ -97,7 +97,7 @@ def scored(tmp_path_factory):
     weights = {name: value.numpy() for name, value in resnet.build("resnet10").state_dict().items()}
     threshold = 0.5
     settings = SETTINGS | {"shortcut": shortcut.fit(shortcut.colours(packed.images), packed.labels)}
-    graph = export_graph(weights, settings, packed.images, np.arange(20), np.arange(20, 30))
+    graph = export_graph(weights, settings, packed.images, np.arange(20), np.arange(20, 30), np.zeros(30, bool))
     probabilities = Graph(graph).score(packed.images).probability
     metrics = binary_metrics(packed.labels, probabilities, threshold)
     with pytest.MonkeyPatch.context() as patch:
@@ -156,7 +156,11 @@ def test_evaluate_compares_the_calibration_before_and_after_temperature_scaling(
 def test_evaluate_accepts_a_folder_of_the_two_classes(scored, tmp_path):
     folder, _ = scored
     shutil.copytree(folder / "images" / "test", tmp_path / "flat")
-    assert evaluate(tmp_path / "flat", "--json") == evaluate(folder / "images", "--json")
+    flat, whole = (json.loads(evaluate(images, "--json")) for images in (tmp_path / "flat", folder / "images"))
+    assert flat["distance"] == whole["distance"]
+    assert flat["report"]["all"]["auroc"] == whole["report"]["all"]["auroc"]
+    assert flat["report"]["sources"] == []  # its metadata.csv was not copied
+    assert {row["source"] for row in whole["report"]["sources"]} == set(sample.CLINICS)
 
 
 def test_evaluate_prints_the_metrics_and_the_distance_in_colour(scored):

@@ -1,9 +1,10 @@
 """metadata.csv: found, checked against the images, and kept with them."""
 
+import numpy as np
 import pytest
 
 from skinlib.data.listing import list_images
-from skinlib.data.metadata import group_columns, source_column
+from skinlib.data.metadata import group_columns, one_class_sources, source_column
 from skinlib.data.packing import open_packed, prepare
 from skinlib.data.storage import Store
 from skinlib.errors import ConfigError, DataError
@@ -82,3 +83,11 @@ def test_a_column_that_does_not_exist_is_named() -> None:
         source_column(["lesion_id", "age"], "x")
     with pytest.raises(ConfigError, match=r"--source-column x needs a metadata.csv with this column"):
         source_column([], "x")
+
+
+def test_a_source_with_one_class_is_named_unless_all_are_like_that() -> None:
+    sources = np.repeat(["A", "B", ""], 100)
+    labels = np.concatenate([np.arange(100) % 2, np.ones(100), [0, 0] + [1] * 98]).astype(int)
+    assert one_class_sources(sources, labels) == ["", "B"]
+    assert one_class_sources(sources[100:], labels[100:]) == []
+    assert one_class_sources(np.full(100, ""), labels[:100]) == []

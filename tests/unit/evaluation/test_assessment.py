@@ -31,6 +31,8 @@ def assessment(classifier, images):
         colours=shortcut.colours(images),
         groups=np.arange(8),
         twins=np.arange(8) == 0,
+        described={"source": ["a", "b"] * 4},
+        source="source",
         workers=2,
     )
 

@@ -33,6 +33,7 @@ def images(n: int = 300, seed: int = 0) -> dict[str, Any]:
         "shortcut_probabilities": 1 / (1 + np.exp(-rng.normal(labels, 1))),
         "uncertain": abs(probabilities - 0.3) < 0.05,
         "unfamiliar": np.arange(n) % 20 == 0,
+        "unsupported": np.arange(n) % 20 == 1,
         "twins": rng.random(n) < 0.1,
     }
 
@@ -76,7 +77,7 @@ def test_every_estimate_is_inside_its_interval() -> None:
         return [found for child in node for found in estimates(child)] if isinstance(node, list) else []
 
     found = estimates(REPORT)
-    assert len(found) == 2 * (4 + 4 + 1 + 3 + 6 + 2 + 2 - 1)
+    assert len(found) == 2 * (4 + 4 + 1 + 3 + 6 + 2 + 3 - 1)
     for each in found:
         assert each["interval"][0] < each["value"] < each["interval"][1]
 

@@ -12,7 +12,7 @@ from sklearn.metrics import confusion_matrix
 
 from skinlib.evaluation import stress
 from skinlib.reporting import figures
-from skinlib.reporting.text import estimate
+from skinlib.reporting.numbers import estimate
 from tests.unit import results
 from tests.unit.results import LABELS, PROBABILITIES, THRESHOLD
 

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from skinlib.evaluation import stress
 from skinlib.reporting import model_card
 from skinlib.reporting.metric_table import metric_rows
 from skinlib.reporting.model_card import DataFacts, ModelFacts, Origin, TrainingFacts
 from skinlib.reporting.text import metric
+from skinlib.reporting.verdict import verdict
+from skinlib.tracking import registry
 from skinlib.training.trial import Trial
 from tests.unit import results
 
@@ -48,9 +49,11 @@ RESULT = {
 }
 FACTS = ModelFacts(
     name="resnet18-128px-1a2b3c4d",
+    verdict="Never use it.",
     data=DATA,
     training=TrainingFacts(Trial(), 4, RESULT, results.CLASSIFIER),
     report=results.report(),
+    elsewhere={"s3://other/images": results.report("no twins")},
     stress=results.STRESS,
     origin=Origin(
         commit="7ca6f7c2ab" * 4 + "+changes",
@@ -80,9 +83,12 @@ def test_card_has_a_heading_for_every_part():
         "## Data",
         "## Training",
         "## Results",
-        "## Robustness",
+        "## By source",
+        "## Elsewhere",
         "## Limits",
         "## Reproducibility",
+        "## Robustness",
+        "## Subgroups",
     ]
 
 
@@ -101,7 +107,7 @@ def test_card_has_a_heading_for_every_part():
         "architecture resnet18, image size 128, epochs 20, batch size 64, optimiser adamw, learning rate 0.002",
         "device cuda:0, name NVIDIA H100 80GB HBM3, threads 16, precision bfloat16",
         "*benign* means nevus only",
-        "Skin tone, age and sex are unknown",
+        "such as skin tones, cannot be measured",
         "Commit `7ca6f7c2ab7ca6f7c2ab7ca6f7c2ab7ca6f7c2ab+changes`, data `9f2c",
         "seed 11, run `SkinLesionFlow/1763900000000000`; python 3.12.3, torch 2.15.0.",
         "(5 have a twin in training), at threshold 0.300",
@@ -166,8 +172,8 @@ def test_unknown_commit_is_shown_as_unknown():
     assert "Commit `unknown`" in card
 
 
-def test_a_usual_card_fits_into_mlflow_s_description():
-    rows = [results.STRESS[1] | {"name": name} for name in ("unchanged", *stress.SHIFTS)]
+def test_a_usual_card_fits_into_mlflow_s_description_up_to_its_long_tables():
     packages = ("python", "torch", "torchvision", "numpy", "scikit-learn", "metaflow", "mlflow")
     origin = replace(FACTS.origin, versions=dict.fromkeys(packages, "12.10.13"))
-    assert len(model_card.render(replace(FACTS, stress=rows, origin=origin))) < 5000
+    facts = replace(FACTS, origin=origin, verdict=verdict(FACTS.report, FACTS.elsewhere, []))
+    assert model_card.render(facts).index("## By source") < registry.DESCRIPTION_LIMIT - 200

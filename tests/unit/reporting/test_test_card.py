@@ -7,7 +7,8 @@ from skinlib.evaluation.assessment import Assessment
 from skinlib.evaluation.metrics import binary_metrics
 from skinlib.reporting import figures, test_card
 from skinlib.reporting.metric_table import metric_rows
-from skinlib.reporting.text import estimate, metric
+from skinlib.reporting.numbers import estimate
+from skinlib.reporting.text import metric
 from tests.unit import results
 from tests.unit.reporting.recording import RecordingCard
 from tests.unit.results import LABELS, PROBABILITIES
@@ -30,7 +31,8 @@ MODEL_CARD = "# Model card\n\n|a|b|\n|-|-:|\n|1|2|\n"
 
 def show(card, synthetic=False, **changed):
     assessment = dataclasses.replace(ASSESSMENT, **changed)
-    test_card.show(card, assessment, "resnet18-128px", MODEL_CARD, synthetic)
+    elsewhere = {"s3://other/images": results.report("no twins")}
+    test_card.show(card, assessment, "resnet18-128px", "Never use it.", elsewhere, MODEL_CARD, synthetic)
 
 
 def examples(*indices):
@@ -51,10 +53,11 @@ def test_card_opens_with_the_model_and_the_colour_baseline(full):
     shortcut = scores["shortcut"]
     for words in (
         "Test: resnet18-128px",
+        "**Never use it.**",
         f"**AUROC {estimate(scores['auroc'])}** on 100 test images, 40 malignant",
         f"**Colour baseline: AUROC {estimate(shortcut['auroc'])}.** The model's gain over it is "
         f"{estimate(shortcut['difference'])}",
-        "Test images with a twin (a near-duplicate) in training: 5.",
+        "Test images with a twin (the same lesion) in training: 5.",
     ):
         assert words in full.text()
 
@@ -81,7 +84,7 @@ def test_card_shows_undefined_metrics_as_undefined(card):
 
 def test_card_says_that_twins_were_not_checked(card):
     show(card, report=results.report("no twins"))
-    assert "Near-duplicates of test images in training were not checked." in card.text()
+    assert "Whether test images show lesions of the training images was not checked." in card.text()
     assert len(card.table("AUROC")["AUROC"]) == 2
 
 

@@ -8,6 +8,7 @@ from skinlib.audit.findings import Audit
 from skinlib.audit.shortcut import STATISTICS
 from skinlib.reporting import text
 from skinlib.reporting.metric_table import metric_rows
+from skinlib.reporting.numbers import estimate
 from tests.unit import results
 
 LEADERBOARD = pd.DataFrame(
@@ -65,7 +66,7 @@ def written(report=None, n_rejected=0, deviations=(0.1, -0.2, None)):
 
 
 def summary(report):
-    return text.run_summary(LEADERBOARD, report, REGISTERED, PROMOTION, "sqlite:///m.db", False)
+    return text.run_summary(LEADERBOARD, report, "Never use it.", REGISTERED, PROMOTION, "sqlite:///m.db")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_evaluation_report_shows_calibration_before_and_after_scaling():
         of = results.report()["all"]["calibration"][when]
         (brier,) = [line for line in written().split("\n") if f"Brier score {when} scaling" in line]
         (ece,) = [line for line in written().split("\n") if f"ECE {when} scaling" in line]
-        assert brier.endswith(text.estimate(of["brier"]))
+        assert brier.endswith(estimate(of["brier"]))
         assert ece.endswith(f"{of['ece']:.3f} (up to {of['ece_noise']:.3f} by chance)")
 
 
@@ -148,17 +149,15 @@ def test_run_summary_names_the_best_trial_the_test_set_and_the_next_steps():
         assert words in shown
 
 
-def test_run_summary_says_that_the_images_are_synthetic():
-    shown = text.run_summary(LEADERBOARD, results.report(), REGISTERED, PROMOTION, "http://mlflow", True)
-    assert "SYNTHETIC" in shown
-    assert "SYNTHETIC" not in summary(results.report())
+def test_run_summary_opens_with_the_verdict():
+    assert summary(results.report()).startswith("\nNever use it.\n\n")
 
 
 def test_run_summary_shows_the_metrics_with_the_baseline_and_without_twins():
     report = results.report()
     for name, of in {
         "AUROC": report["all"]["auroc"],
-        "AUROC without near-duplicates of training images": report["without_twins"]["auroc"],
+        "AUROC without twins in training": report["without_twins"]["auroc"],
         "AUROC of the colour baseline": report["all"]["shortcut"]["auroc"],
         "gain over the colour baseline": report["all"]["shortcut"]["difference"],
         "sensitivity": report["all"]["operating_point"]["sensitivity"],
@@ -166,8 +165,8 @@ def test_run_summary_shows_the_metrics_with_the_baseline_and_without_twins():
         "accuracy": report["all"]["operating_point"]["accuracy"],
     }.items():
         (line,) = [line for line in summary(report).split("\n") if line.startswith(f"  {name}  ")]
-        assert line.endswith(text.estimate(of))
-    assert "near-duplicates" not in summary(results.report("no twins"))
+        assert line.endswith(estimate(of))
+    assert "without twins" not in summary(results.report("no twins"))
 
 
 @pytest.fixture

@@ -49,6 +49,7 @@ def test_the_answer_has_the_columns_that_the_signature_promises(classifier: Skin
         "uncertain": "bool",
         "unfamiliar": "bool",
         "unfamiliarity": "float64",
+        "unsupported": "bool",
         "error": "object",
     }
     assert answer["error"].isna().all()
@@ -131,7 +132,7 @@ def test_a_bad_image_in_a_batch_is_named_and_the_others_are_answered(classifier:
     expected = classifier.predict(None, table(good[0], good[1]))
     assert answer.index.tolist() == [7, 8, 9]
     assert answer.loc[[7, 9]].to_dict("list") == expected.to_dict("list")
-    assert answer.loc[8].drop("error").tolist() == [None] * 5
+    assert answer.loc[8].drop("error").tolist() == [None] * 6
     assert answer.loc[8, "error"].startswith("it is")
 
 
@@ -141,7 +142,7 @@ def test_a_table_without_the_column_is_refused(classifier: SkinLesionClassifier)
 
 
 def test_no_images_give_an_empty_table(classifier: SkinLesionClassifier) -> None:
-    assert classifier.predict(None, table()).shape == (0, 6)
+    assert classifier.predict(None, table()).shape == (0, 7)
 
 
 def test_batches_change_no_answer(classifier: SkinLesionClassifier) -> None:

@@ -55,14 +55,18 @@ def test_the_graph_is_valid_and_holds_its_settings_to_the_last_digit(
     weights: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     settings: ClassifierSettings = {**SETTINGS, "temperature": 1.1 + 2e-16, "threshold": 1 / 3}
-    graph = export.export_graph(weights, settings, results.photographs(60), np.arange(40), np.arange(40, 60))
+    graph = export.export_graph(
+        weights, settings, results.photographs(60), np.arange(40), np.arange(40, 60), np.zeros(60, bool)
+    )
     onnx.checker.check_model(onnx.load_from_string(graph), full_check=True)
     metadata = onnxruntime.InferenceSession(graph).get_modelmeta().custom_metadata_map
     assert json.loads(metadata["skinlib.settings"]) == settings == Graph(graph).settings
 
 
 def test_the_same_weights_give_the_same_bytes(graph: bytes, weights: dict[str, np.ndarray]) -> None:
-    again = export.export_graph(weights, SETTINGS, results.photographs(60), np.arange(40), np.arange(40, 60))
+    again = export.export_graph(
+        weights, SETTINGS, results.photographs(60), np.arange(40), np.arange(40, 60), np.zeros(60, bool)
+    )
     assert again == graph
 
 

@@ -65,7 +65,9 @@ def uri(tmp_path_factory: pytest.TempPathFactory, weights: dict[str, np.ndarray]
         **results.CLASSIFIER,
         "shortcut": shortcut.fit(colours, (colours[:, 0] > 0.55).astype(np.int64)),
     }
-    graph = onnx.load_from_string(export_graph(weights, settings, images, train, validation))
+    graph = onnx.load_from_string(
+        export_graph(weights, settings, images, train, validation, np.zeros(len(images), bool))
+    )
     settings["scores"] = histogram(Graph(graph.SerializeToString()).score(images[validation]).probability)
     graph.metadata_props[-1].value = json.dumps(settings)
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
@@ -128,7 +130,7 @@ def test_every_file_has_a_row_with_the_answer_of_the_model_or_the_reason(tmp_pat
     expected = registry.load(MODEL).predict(used)
     np.testing.assert_allclose(table["probability"][3:].astype(float), expected["probability"], atol=1e-6)
     assert list(table["malignant"][3:].astype(bool)) == list(expected["malignant"])
-    np.testing.assert_allclose(table[scoring.SCHEMA.names[9:]][3:], shortcut.colours(used))
+    np.testing.assert_allclose(table[scoring.SCHEMA.names[10:]][3:], shortcut.colours(used))
     assert "8 files, 8 of them scored now" in text
     assert "without a score: 3" in text
     assert [path.name for path in output.parent.iterdir()] == [output.name]
