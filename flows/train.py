@@ -153,6 +153,7 @@ class SkinLesionFlow(FlowSpec):
                 packed.labels,
                 self.split["train"],
                 self.split["validation"],
+                np.isin(packed.manifest.column(self.sources), self.one_class_sources),
                 seed=self.seed,
                 slot=slot,
                 checkpoint=checkpoint.Checkpoint(store, key),

@@ -101,7 +101,7 @@ class configured(FlowMutator):
                 trials = trials_from(configs["sweep"], seed=0) if configs["sweep"] is not None else []
                 _allow_branches(len(trials))
                 for _, parameter in mutable_flow.parameters:
-                    if parameter.name != "data":
+                    if parameter.name.replace("-", "_") in config.RUN_OPTIONS:
                         parameter.kwargs["callback"] = _checked_option
                 if deployed and "create" in arguments and "--help" not in arguments:
                     reachability.check_deployment(str(subcommand), backend, trials)

@@ -2,7 +2,7 @@
 
 A lesion has no orientation, so every rotation and mirror image is valid. Light and colour change with the camera,
 the dermatoscope and the clinic, and a network that never saw such changes fails on another hospital's images.
-Therefore geometry and colour have a strength of their own.
+Therefore geometry, colour and artefacts have a strength of their own.
 """
 
 import math
@@ -10,14 +10,19 @@ import math
 import torch
 from torch.nn import functional
 
+from skinlib.training.artefacts import add_artefacts
 
-def augment(images: torch.Tensor, geometry: float, colour: float, generator: torch.Generator) -> torch.Tensor:
+
+def augment(
+    images: torch.Tensor, geometry: float, colour: float, artefacts: float, generator: torch.Generator
+) -> torch.Tensor:
     """Distort each image of a batch at random.
 
     Args:
         images: uint8 (N, 3, S, S).
         geometry: Strength of rotation, mirroring, scale, shift and erasing; 0 disables them.
         colour: Strength of brightness, contrast, saturation, gamma and white balance; 0 disables them.
+        artefacts: Strength of blur, noise, hairs, rulers and dark corners; 0 disables them.
         generator: A CPU generator; the draws are few, and the same for every device.
 
     Returns:
@@ -28,6 +33,8 @@ def augment(images: torch.Tensor, geometry: float, colour: float, generator: tor
         out = _warp(out, geometry, generator)
     if colour > 0:
         out = _recolour(out, colour, generator)
+    if artefacts > 0:
+        out = add_artefacts(out, artefacts, generator)
     if geometry > 0:
         out = _erase(out, 0.25 * geometry, generator)
     return out

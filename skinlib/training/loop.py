@@ -39,6 +39,7 @@ class _Data:
 
     train_images: torch.Tensor
     train_labels: torch.Tensor
+    train_weights: torch.Tensor
     validation_images: torch.Tensor
     validation_labels: NDArray[np.int64]
 
@@ -53,6 +54,7 @@ def train(
     labels: NDArray[np.int64],
     train_index: NDArray[np.int64],
     validation_index: NDArray[np.int64],
+    one_class: NDArray[np.bool_],
     *,
     seed: int,
     slot: Slot,
@@ -68,6 +70,7 @@ def train(
         labels: int64 (N,), 1 is malignant.
         train_index: Indices of the images to learn from.
         validation_index: Indices of the images that decide on the best epoch and the early stop; of both classes.
+        one_class: bool (N,), whether each image is from a source that has one class only.
         seed: Seeds the weights, the order of the images and the augmentation.
         slot: The device to train on.
         checkpoint: Where to keep the state.
@@ -84,6 +87,7 @@ def train(
         data = _Data(
             to_tensor(images, size, device, order),
             torch.from_numpy(labels[order]).float().to(device),
+            torch.from_numpy(image_weights(labels[order], one_class[order], trial.one_class_weight)).to(device),
             to_tensor(images, size, device, validation_index),
             labels[validation_index],
         )
@@ -116,6 +120,24 @@ def learning_rate(trial: Trial, step: int, steps: int) -> float:
         return trial.learning_rate * (step + 1) / warm
     progress = (step - warm) / max(1, steps - warm)
     return trial.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def image_weights(labels: NDArray[np.int64], one_class: NDArray[np.bool_], weight: float) -> NDArray[np.float32]:
+    """Weigh the images of sources with one class less, so that telling the source pays less than reading the lesion.
+
+    Args:
+        labels: int64 (N,), 1 is malignant.
+        one_class: bool (N,), whether each image is from such a source.
+        weight: Theirs, compared with 1 for the others.
+
+    Returns:
+        float32 (N,), with a mean of 1 in each class, so that the balance of the classes stays the same.
+    """
+    weights = np.where(one_class, weight, 1.0)
+    for label in (0, 1):
+        if (mean := weights[labels == label].mean()) > 0:
+            weights[labels == label] /= mean
+    return weights.astype(np.float32)
 
 
 def _set_up(slot: Slot) -> Setting:
@@ -243,12 +265,13 @@ class _Training:
         trial = self.trial
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        batch = augment(self.data.train_images[chosen], trial.augmentation, trial.colour_augmentation, generator)
+        strengths = trial.augmentation, trial.colour_augmentation, trial.artefacts
+        batch = augment(self.data.train_images[chosen], *strengths, generator)
         batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.setting["precision"] == "bfloat16"):
             logits = self.network(batch)
         target = self.data.train_labels[chosen] * (1 - trial.label_smoothing) + trial.label_smoothing / 2
-        loss = functional.binary_cross_entropy_with_logits(logits.float(), target)
+        loss = functional.binary_cross_entropy_with_logits(logits.float(), target, self.data.train_weights[chosen])
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()

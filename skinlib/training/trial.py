@@ -28,6 +28,12 @@ class Trial(Strict):
     colour_augmentation: float = Field(
         1.0, ge=0, le=2, description="strength of brightness and colour augmentation; 0 disables it"
     )
+    artefacts: float = Field(
+        0.0, ge=0, le=1, description="strength of blur, noise, hairs, rulers and dark corners; 0 disables them"
+    )
+    one_class_weight: float = Field(
+        1.0, ge=0, le=1, description="weight of the images of sources with one class only, compared with the others"
+    )
     label_smoothing: float = Field(0.1, ge=0, lt=0.5)
     ema_decay: float = Field(0.99, ge=0, lt=1, description="of the weights' moving average, per step; 0 disables it")
     patience: int = Field(1000, ge=1, description="epochs without a better validation AUROC before early stopping")

@@ -60,6 +60,7 @@ def uninterrupted(place):
             packed.labels,
             split["train"],
             split["validation"],
+            np.zeros(len(packed.labels), bool),
             seed=seed,
             slot=slot,
             checkpoint=checkpoint,

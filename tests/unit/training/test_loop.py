@@ -11,7 +11,7 @@ from skinlib.networks.inference import predict_tensor, to_tensor
 from skinlib.networks.resnet import restore
 from skinlib.training import loop
 from skinlib.training.checkpoint import Checkpoint
-from skinlib.training.loop import learning_rate, train
+from skinlib.training.loop import image_weights, learning_rate, train
 from skinlib.training.slots import Slot
 from skinlib.training.trial import Trial
 
@@ -27,7 +27,7 @@ def data():
     labels = np.arange(64) % 2
     images = rng.integers(120, 200, (64, 224, 224, 3), dtype=np.uint8)
     images[labels == 1, 64:160, 64:160] -= 100
-    return images, labels, np.arange(48), np.arange(48, 64)
+    return images, labels, np.arange(48), np.arange(48, 64), np.arange(64) % 8 == 1
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_the_history_has_one_entry_per_epoch(run):
 
 
 def test_the_weights_are_those_of_the_best_epoch(run, data):
-    images, _, _, validation = data
+    images, _, _, validation, _ = data
     result = run()
     assert result.validation_auroc == max(entry["validation_auroc"] for entry in result.history)
     network = restore(TRIAL.architecture, result.weights)
@@ -252,3 +252,19 @@ def test_the_share_of_the_peak_is_that_of_a_known_gpu():
     share = loop._peak_share(Trial(architecture="resnet18", image_size=224), "NVIDIA H200", 10_000)
     # 1.81e9 multiply-adds, two operations each, backward twice forward.
     assert share == pytest.approx(1.81e9 * 6 * 10_000 / 989e12, rel=0.01)
+
+
+def test_images_of_one_class_sources_weigh_less_and_the_classes_the_same():
+    labels, one_class = np.repeat([0, 1], 50), np.arange(100) >= 70
+    weights = image_weights(labels, one_class, 0.25)
+    assert weights[:50].tolist() == [1.0] * 50
+    assert weights[70] == pytest.approx(0.25 * weights[50])
+    assert weights[50:].mean() == pytest.approx(1)
+    assert image_weights(labels, labels == 1, 0.0)[50:].tolist() == [0.0] * 50
+
+
+def test_weights_change_the_training_and_one_leaves_it_as_it_is(run, tmp_path):
+    plain = run().weights
+    for name, weight, same in (("one", 1.0, True), ("less", 0.2, False)):
+        weighted = run(TRIAL.model_copy(update={"one_class_weight": weight}), store=tmp_path / name).weights
+        assert all(np.array_equal(plain[key], weighted[key]) for key in plain) is same
