@@ -1,5 +1,6 @@
 """Everything that is measured of a classifier on held-out images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,6 +85,7 @@ def assess(
     groups: NDArray[np.int64],
     twins: NDArray[np.bool_],
     workers: int,
+    baselines: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Assessment:
     """Measure a classifier on images that had no part in its training and selection.
 
@@ -95,6 +97,7 @@ def assess(
         groups: int64 (N,), equal for near-duplicates.
         twins: bool (N,), whether an image has a near-duplicate in the training set.
         workers: Number of batches that are scored at once.
+        baselines: float64 (N,) by name, the probabilities of baselines other than that of the colours.
     """
     settings, threshold = classifier.settings, classifier.settings["threshold"]
     low, high = settings["uncertain"]
@@ -113,6 +116,7 @@ def assess(
         uncertain=(low <= probabilities) & (probabilities <= high),
         unfamiliar=unfamiliar,
         twins=twins,
+        baselines=baselines,
     )
     return Assessment(
         labels=labels,

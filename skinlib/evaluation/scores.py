@@ -1,6 +1,7 @@
 """The test report: every metric of a classifier on a set of images, with intervals."""
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import TypedDict
 
 import numpy as np
@@ -36,7 +37,7 @@ class AtSpecificity(Estimate):
 
 
 class AgainstShortcut(TypedDict):
-    """The colour baseline on the same images, and how much better the model is (paired, DeLong)."""
+    """A baseline, such as that of the colours, on the same images, and how much better the model is (DeLong)."""
 
     auroc: Estimate  # of the baseline
     difference: Estimate  # AUROC of the model minus that of the baseline
@@ -95,6 +96,7 @@ class Scores(TypedDict):
     auroc: Estimate
     average_precision: Estimate
     shortcut: AgainstShortcut
+    baselines: dict[str, AgainstShortcut]  # the others that see no lesion, by name from `audit.baselines`
     specificity_at_sensitivity: list[AtSensitivity]  # one entry for each of SENSITIVITIES
     sensitivity_at_specificity: list[AtSpecificity]  # one entry for each of SPECIFICITIES
     operating_point: OperatingPoint
@@ -129,9 +131,11 @@ class _Images:
     shortcut: NDArray[np.float64]
     uncertain: NDArray[np.bool_]
     unfamiliar: NDArray[np.bool_]
+    baselines: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def keep(self, kept: NDArray[np.bool_]) -> "_Images":
-        return replace(self, **{field.name: getattr(self, field.name)[kept] for field in fields(self)})
+        columns = {each.name: getattr(self, each.name)[kept] for each in fields(self) if each.name != "baselines"}
+        return replace(self, **columns, baselines={name: each[kept] for name, each in self.baselines.items()})
 
 
 def build_report(
@@ -145,6 +149,7 @@ def build_report(
     uncertain: NDArray[np.bool_],
     unfamiliar: NDArray[np.bool_],
     twins: NDArray[np.bool_] | None = None,
+    baselines: Mapping[str, NDArray[np.float64]] | None = None,
     seed: int = 0,
 ) -> Report:
     """Compute every metric of a classifier on held-out images.
@@ -159,9 +164,11 @@ def build_report(
         uncertain: bool (N,), whether the classifier calls each answer uncertain.
         unfamiliar: bool (N,), whether it calls each image unlike its training images.
         twins: bool (N,), whether each image has a near-duplicate in the training set; None if that was not checked.
+        baselines: float (N,) by name, the probabilities of other baselines for the same images.
         seed: of the bootstrap.
     """
-    images = _Images(labels, probabilities, groups, uncalibrated, shortcut_probabilities, uncertain, unfamiliar)
+    known = (labels, probabilities, groups, uncalibrated, shortcut_probabilities, uncertain, unfamiliar)
+    images = _Images(*known, baselines or {})
     without_twins = None
     if twins is not None and 0 < twins.sum() < len(labels):
         without_twins = _scores(images.keep(~twins), threshold, seed)
@@ -184,8 +191,9 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
 
     Returns:
         The value of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, `shortcut_auroc`,
-        `above_shortcut`, `uncertain`, `unfamiliar` and, if the report has it, `auroc_without_twins`; the ends of their
-        intervals under the same names with `_low` and `_high`; and `ece`. None where undefined.
+        `above_shortcut`, `uncertain`, `unfamiliar` and, if the report has it, `auroc_without_twins`; of each other
+        baseline, such as `file_traces_auroc` and `above_file_traces`; the ends of their intervals under the same names
+        with `_low` and `_high`; and `ece`. None where undefined.
     """
     scores, shortcut, without = report["all"], report["all"]["shortcut"], report["without_twins"]
     point, after = scores["operating_point"], scores["calibration"]["after"]
@@ -201,6 +209,9 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
         "uncertain": scores["uncertain"],
         "unfamiliar": scores["unfamiliar"],
     }
+    for baseline, of in scores["baselines"].items():
+        key = baseline.replace(" ", "_")
+        estimates |= {f"{key}_auroc": of["auroc"], f"above_{key}": of["difference"]}
     if without:
         estimates["auroc_without_twins"] = without["auroc"]
     flat: dict[str, float | None] = {"ece": after["ece"]}
@@ -218,7 +229,8 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
         "n_groups": len(np.unique(images.groups)),
         "auroc": intervals.estimate(*drawn["auroc"]),
         "average_precision": intervals.estimate(*drawn["average_precision"]),
-        "shortcut": _against_shortcut(images, drawn),
+        "shortcut": _against(images, images.shortcut, drawn["shortcut"]),
+        "baselines": {name: _against(images, each, drawn[_drawn(name)]) for name, each in images.baselines.items()},
         "specificity_at_sensitivity": [
             {"sensitivity": level, **intervals.estimate(*drawn["specificity"][:, column])}
             for column, level in enumerate(SENSITIVITIES)
@@ -239,7 +251,8 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
 def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
     """Compute all metrics that have a bootstrap interval, in the form that `intervals.bootstrap` returns."""
     ranking = Ranking(images.labels, images.probabilities)
-    shortcut = Ranking(images.labels, images.shortcut)
+    baselines = {"shortcut": images.shortcut, **{_drawn(name): each for name, each in images.baselines.items()}}
+    rankings = {name: Ranking(images.labels, each) for name, each in baselines.items()}
     predicted = {"brier before": images.uncalibrated, "brier after": images.probabilities}
 
     def statistics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -251,16 +264,20 @@ def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
             "roc": positives.sensitivity_at([1 - rate for rate in _FALSE_POSITIVE_RATES]),
             "sensitivity": positives.sensitivity_at(SPECIFICITIES),
             "specificity": positives.specificity_at(SENSITIVITIES),
-            "shortcut": shortcut.positives(weights).auroc(),
+            **{name: each.positives(weights).auroc() for name, each in rankings.items()},
         }
 
     return intervals.bootstrap(statistics, images.groups, seed)
 
 
-def _against_shortcut(images: _Images, drawn: dict[str, NDArray[np.float64]]) -> AgainstShortcut:
-    paired = intervals.delong(images.labels, images.probabilities, images.shortcut)
+def _drawn(baseline: str) -> str:
+    return f"baseline {baseline}"  # no metric has this name
+
+
+def _against(images: _Images, baseline: NDArray[np.float64], drawn: NDArray[np.float64]) -> AgainstShortcut:
+    paired = intervals.delong(images.labels, images.probabilities, baseline)
     return {
-        "auroc": intervals.estimate(*drawn["shortcut"]),
+        "auroc": intervals.estimate(*drawn),
         "difference": {"value": paired.difference, "interval": paired.interval},
     }
 
