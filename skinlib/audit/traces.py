@@ -1,7 +1,7 @@
 """Traces of how an image was made and saved, and which of them tell the classes apart."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np

@@ -98,7 +98,7 @@ class Manifest:
     def from_columns(cls, columns: Mapping[str, Any]) -> "Manifest":
         """Make a manifest from its attributes as lists, such as JSON gives them."""
         tables = ("metadata", "traces")  # absent in sets that were packed before this project knew them
-        attributes = {name: tuple(column) for name, column in columns.items() if name not in tables}
+        attributes: dict[str, Any] = {name: tuple(column) for name, column in columns.items() if name not in tables}
         attributes["rejected"] = tuple((key, reason) for key, reason in attributes["rejected"])
         for table in tables:
             attributes[table] = {name: tuple(values) for name, values in columns.get(table, {}).items()}

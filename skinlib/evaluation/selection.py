@@ -164,8 +164,8 @@ def against_baselines(
     """
     found: dict[str, float | None] = {}
     for name, scores in baselines.items():
-        values = against_shortcut(labels, probabilities, scores)
-        found |= {key.replace("shortcut", name.replace(" ", "_")): value for key, value in values.items()}  # type: ignore[misc]
+        values = cast(dict[str, float | None], against_shortcut(labels, probabilities, scores))
+        found |= {key.replace("shortcut", name.replace(" ", "_")): value for key, value in values.items()}
     return found
 
 

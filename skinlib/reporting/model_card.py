@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from skinlib.audit.findings import AuditSummary
+from skinlib.audit.traces import Standout
 from skinlib.data.manifest import CLASSES, ManifestSummary
 from skinlib.evaluation.scores import Report
 from skinlib.evaluation.stress import StressRow
 from skinlib.reporting.metric_table import metric_columns
 from skinlib.reporting.text import COLOUR_BASELINE, metric, number
+from skinlib.reporting.verdict import compared, strongest_trace, verdict
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.training.result import TrialSummary
 from skinlib.training.trial import Trial
@@ -41,13 +43,23 @@ The images are drawn: no result carries over to photographs."""
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What the model was made from; `split_sizes` are images by `train`, `validation` and `test`."""
+    """What the model was made from.
+
+    Attributes:
+        url: Of the images.
+        synthetic: Whether they are the generated sample.
+        manifest: Of all images.
+        audit: Likewise.
+        split_sizes: Images by `train`, `validation` and `test`.
+        standouts: From `traces.standouts`, of the training images.
+    """
 
     url: str
     synthetic: bool
     manifest: ManifestSummary
     audit: AuditSummary
     split_sizes: Mapping[str, int]
+    standouts: Sequence[Standout] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,9 @@ def _data(data: DataFacts) -> str:
 **Defects**: rejected files: {len(data.manifest["rejected"]):,}; exact duplicates: \
 {len(audit["exact_duplicates"]):,} pairs, {len(audit["label_conflicts"]):,} with conflicting labels; near-duplicates: \
 {len(audit["near_duplicates"]):,} pairs, {len(audit["doubtful_labels"]):,} with conflicting labels; leakage between \
-training and test: {len(audit["leaks"]):,} pairs."""
+training and test: {len(audit["leaks"]):,} pairs.
+
+**Strongest trace of how images were saved**: {strongest_trace(data.standouts)}"""
 
 
 def _training(training: TrainingFacts, split_sizes: Mapping[str, int]) -> str:
@@ -137,9 +151,10 @@ def _results(report: Report) -> str:
     rows += [[row[0].name, *map(metric, row)] for row in zip(*columns.values(), strict=True)]
     n = report["n_twins"]
     twins = "twins in training were not checked" if n is None else f"{n:,} have a twin in training"
+    words = verdict(compared(report["all"]))
     return f"""## Results
 On the test images ({twins}), at threshold {number(report["threshold"])}, with 95% intervals. {COLOUR_BASELINE}
-
+{f"{chr(10)}**{words}**{chr(10)}" if words else ""}
 {_table(["", *columns], rows)}"""
 
 

@@ -8,6 +8,7 @@ from skinlib.reporting import figures
 from skinlib.reporting.components import SYNTHETIC, Card, gain_note, picture, table, unbroken
 from skinlib.reporting.metric_table import Section, metric_columns
 from skinlib.reporting.text import COLOUR_BASELINE, estimate, metric, number
+from skinlib.reporting.verdict import compared, verdict
 
 OUTCOMES = {
     (1, False): "false negative",
@@ -53,9 +54,10 @@ def _ranking(card: Card, assessment: Assessment) -> None:
     parts = [
         f"**AUROC {estimate(scores['auroc'])}** on {images}; with 95% intervals in brackets.",
         f"{gain_note(scores['shortcut']['auroc'], scores['shortcut']['difference'])} {COLOUR_BASELINE}",
+        verdict(compared(scores)),
         _twins(report["n_twins"]),
     ]
-    card.append(Markdown("\n\n".join(parts)))
+    card.append(Markdown("\n\n".join(filter(None, parts))))
     _metrics(card, report, "Ranking")
     card.append(picture(figures.roc_figure(scores)))
 

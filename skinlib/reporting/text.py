@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from skinlib.audit.findings import Audit, Pairs
 from skinlib.audit.shortcut import STATISTICS, ColourDistance
+from skinlib.audit.traces import Standout
 from skinlib.data.manifest import CLASSES
 from skinlib.data.upload import Upload
 from skinlib.evaluation.intervals import Estimate
@@ -12,6 +13,7 @@ from skinlib.evaluation.metrics import DecisionCurve
 from skinlib.evaluation.scores import OperatingPoint, Report
 from skinlib.evaluation.selection import LeaderboardRow, ShortcutComparison
 from skinlib.reporting.metric_table import MetricRow, Section, metric_rows
+from skinlib.reporting.verdict import compared, strongest_trace, trace_words, verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +54,8 @@ _SUMMARY_METRICS = (
     "AUROC",
     "AUROC of the colour baseline",
     "gain over the colour baseline",
+    "AUROC of the file traces alone",
+    "AUROC of the source alone",
     "sensitivity",
     "specificity",
     "accuracy",
@@ -163,7 +167,12 @@ def upload_report(upload: Upload) -> str:
 
 
 def audit_report(
-    audit: Audit, shortcut_auroc: float | None, unusable: Mapping[str, Sequence[str]], limit: int = 20
+    audit: Audit,
+    shortcut_auroc: float | None,
+    unusable: Mapping[str, Sequence[str]],
+    baselines: Mapping[str, float | None] | None = None,
+    standouts: Sequence[Standout] = (),
+    limit: int = 20,
 ) -> str:
     """Lay out what an audit found.
 
@@ -171,6 +180,8 @@ def audit_report(
         audit: of all images.
         shortcut_auroc: of the colour baseline, trained on train and evaluated on test; None if undefined.
         unusable: from `findings.by_reason`.
+        baselines: AUROCs of other baselines by name, likewise.
+        standouts: from `traces.standouts`, of the images in train.
         limit: number of pairs that are named for each finding.
     """
     counts = [["", *CLASSES]] + [[split, *(f"{of[name]:,}" for name in CLASSES)] for split, of in audit.counts.items()]
@@ -186,6 +197,7 @@ def audit_report(
         f"Colours (0 to 1), averaged over the images\n{table(colours)}",
         f"Colour baseline, trained on train: AUROC {number(shortcut_auroc)} on test (0.5 is chance)\n"
         "It sees colour statistics only. Only the gain over this baseline can come from the lesions.",
+        _without_lesions(baselines or {}, standouts),
     ]
     return "\n\n".join(parts)
 
@@ -217,18 +229,19 @@ def run_summary(
         trials.append([row["trial"], row["status"], auroc, gain, str(row["epochs_trained"]), f"{row['seconds']:.0f}"])
     scores, without_twins = report["all"], report["without_twins"]
     values = {row.name: metric(row) for row in metric_rows(scores)}
-    metrics = [[name, values[name]] for name in _SUMMARY_METRICS]
+    metrics = [[name, values[name]] for name in _SUMMARY_METRICS if name in values]
     if without_twins is not None:
         metrics.insert(1, ["AUROC without near-duplicates of training images", estimate(without_twins["auroc"])])
     warning = "\nThe images are SYNTHETIC: use the model for trying out only.\n" if synthetic else ""
     threshold = number(report["threshold"])
+    judged = verdict(compared(scores))
     return f"""
 {table(trials)}
 
 Best trial: {leaderboard["trial"][0]}
 Test set: {scores["n"]:,} images, {scores["n_malignant"]:,} malignant, threshold {threshold}; with 95% intervals
 {table(metrics)}
-{warning}
+{f"{judged}{chr(10)}" if judged else ""}{warning}
 Registered: {registered["name"]} version {registered["version"]}, alias {promotion["alias"]}
   {promotion["reason"]}
 
@@ -237,6 +250,13 @@ Next:
   browse runs and models:  {look}
   evaluate on other images:  skinlib evaluate models:/{registered["name"]}@{promotion["alias"]} FOLDER
 """
+
+
+def _without_lesions(baselines: Mapping[str, float | None], found: Sequence[Standout]) -> str:
+    rows = [[f"AUROC of the {name} alone", number(auroc)] for name, auroc in baselines.items()]
+    lines = [strongest_trace(found), *(f"  {trace_words(each)}" for each in found[1:])]
+    heads = ["Other baselines that see no lesion, trained on train, on test", table(rows)] if rows else []
+    return "\n".join([*heads, *lines])
 
 
 def _confusion(point: OperatingPoint) -> str:
