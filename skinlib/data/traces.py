@@ -38,7 +38,7 @@ class FileTraces(NamedTuple):
         height: Likewise.
         bytes_per_pixel: Size of the file by its number of pixels.
         jpeg_tables: Names the JPEG quantisation tables: 8 hexadecimal digits of their SHA-256; "" in other formats.
-        jpeg_quality: From 1 to 100, if these are the standard tables, scaled for this quality.
+        jpeg_quality: From 1 to 100, if these are the standard tables, scaled for this quality; 3 also for 1 and 2.
         subsampling: Chroma subsampling of a JPEG file, such as "4:2:0"; "" in grey files and other formats.
         exif: Whether the file has EXIF data.
     """

@@ -64,7 +64,9 @@ def _baselines(card: Card, leaderboard: "pd.DataFrame") -> None:
 
     others = {name: against(name) for name in BASELINES if f"above_{name.replace(' ', '_')}" in chosen}
     if others:
-        rows = [[name, *map(estimate, of.values()), BASELINES[name]] for name, of in others.items()]
+        rows = [
+            [name, estimate(of["auroc"]), estimate(of["difference"]), BASELINES[name]] for name, of in others.items()
+        ]
         heads = ["validation AUROC", "gain of the chosen trial", "what it is"]
         card.append(table(rows, ["baseline that sees no lesion", *heads]))
     if words := verdict({"colours": against("shortcut"), **others}):

@@ -9,7 +9,7 @@ from skinlib.data.manifest import CLASSES, ManifestSummary
 from skinlib.evaluation.scores import Report
 from skinlib.evaluation.stress import StressRow
 from skinlib.reporting.metric_table import metric_columns
-from skinlib.reporting.text import COLOUR_BASELINE, metric, number
+from skinlib.reporting.text import metric, number
 from skinlib.reporting.verdict import compared, strongest_trace, verdict
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.training.result import TrialSummary
@@ -25,8 +25,8 @@ tested in a clinic. It gives a confident answer for any picture: other diseases,
 dermatoscope."""
 
 # https://www.isic-archive.com/blank-1, "Do I have permission to use the data?"
-_LICENCE = """**Licence**: the files name none. The public set "Skin Cancer: Malignant vs. Benign" comes from the
-ISIC Archive, where each image is under CC0, CC BY or CC BY-NC; the set does not say which. Do not redistribute it."""
+_LICENCE = """**Licence**: the files name none. The public set comes from the ISIC Archive, where an image is under CC0,
+CC BY or CC BY-NC; the set does not say which. Do not redistribute it."""
 
 _DRAWN = "**Licence**: this project's code draws the images; its licence applies."
 
@@ -36,6 +36,9 @@ _LIMITS = """## Limits
 - Patients are unknown, so two lesions of one patient can be in different splits.
 - Test and training images have one source. Expect less on other images.
 - Malignant lesions are much rarer in practice: see PPV and NPV."""
+
+# Ends of the names of metrics without which the card fits into MLflow's description of 5,000 characters.
+_IN_TEST_CARD_ONLY = ("before scaling", "at 45% prevalence")
 
 _NO_LIMITS_KNOWN = """## Limits
 The images are drawn: no result carries over to photographs."""
@@ -129,7 +132,7 @@ def _data(data: DataFacts) -> str:
 {len(audit["near_duplicates"]):,} pairs, {len(audit["doubtful_labels"]):,} with conflicting labels; leakage between \
 training and test: {len(audit["leaks"]):,} pairs.
 
-**Strongest trace of how images were saved**: {strongest_trace(data.standouts)}"""
+**Strongest trace**: {strongest_trace(data.standouts)}"""
 
 
 def _training(training: TrainingFacts, split_sizes: Mapping[str, int]) -> str:
@@ -148,13 +151,15 @@ def _results(report: Report) -> str:
     columns = metric_columns(report)
     scores = [of for of in (report["all"], report["without_twins"]) if of is not None]
     rows = [["images (malignant)", *(f"{of['n']:,} ({of['n_malignant']:,})" for of in scores)]]
-    rows += [[row[0].name, *map(metric, row)] for row in zip(*columns.values(), strict=True)]
+    shown = [row for row in zip(*columns.values(), strict=True) if not row[0].name.endswith(_IN_TEST_CARD_ONLY)]
+    rows += [[row[0].name, *map(metric, row)] for row in shown]
     n = report["n_twins"]
     twins = "twins in training were not checked" if n is None else f"{n:,} have a twin in training"
     words = verdict(compared(report["all"]))
     return f"""## Results
-On the test images ({twins}), at threshold {number(report["threshold"])}, with 95% intervals. {COLOUR_BASELINE}
-{f"{chr(10)}**{words}**{chr(10)}" if words else ""}
+On the test images ({twins}), at threshold {number(report["threshold"])}, with 95% intervals. The baselines \
+do not see the lesion. {f"**{words}**" if words else ""}
+
 {_table(["", *columns], rows)}"""
 
 

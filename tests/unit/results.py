@@ -2,12 +2,13 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from skinlib.audit.traces import Standout
 from skinlib.evaluation.scores import Report, build_report, histograms
 from skinlib.evaluation.stress import StressRow
 from skinlib.serving.settings import ClassifierSettings
@@ -46,11 +47,13 @@ CLASSIFIER: ClassifierSettings = {
 
 @functools.cache
 def report(kind: str = "full") -> Report:
-    """A report with every part ("full"), without twins ("no twins"), or of benign images ("benign")."""
+    """A report with every part ("full"), without twins and baselines ("no twins"), or of benign images ("benign")."""
     twins = np.arange(100) % 20 == 0 if kind == "full" else None
     n = 60 if kind == "benign" else 100
     shortcut = np.where(np.arange(100) % 3, PROBABILITIES, 0.5)
-    return report_of(LABELS[:n], PROBABILITIES[:n], THRESHOLD, shortcut_probabilities=shortcut[:n], twins=twins)
+    others = {"file traces": np.where(np.arange(100) % 4, PROBABILITIES, 0.4), "source": 1.0 * (PROBABILITIES > 0.6)}
+    more = {"twins": twins, "baselines": others if kind == "full" else None}
+    return report_of(LABELS[:n], PROBABILITIES[:n], THRESHOLD, shortcut_probabilities=shortcut[:n], **more)
 
 
 def report_of(labels: NDArray[np.int64], probabilities: NDArray[np.float64], threshold: float, **more: Any) -> Report:
@@ -63,6 +66,20 @@ def report_of(labels: NDArray[np.int64], probabilities: NDArray[np.float64], thr
         "unfamiliar": np.arange(len(labels)) % 10 == 0,
     }
     return build_report(labels, probabilities, threshold, **columns | more)
+
+
+def standout(**changes: Any) -> Standout:
+    """A trace that tells the classes apart."""
+    usual: Standout = {
+        "trace": "subsampling",
+        "value": "4:2:0",
+        "other": False,
+        "benign": 35,
+        "malignant": 532,
+        "all_benign": 1152,
+        "all_malignant": 958,
+    }
+    return cast(Standout, {**usual, **changes})
 
 
 def photographs(n: int) -> NDArray[np.uint8]:
