@@ -86,9 +86,12 @@ def standouts(manifest: Manifest, index: NDArray[np.int64], source_column: str |
     labels = np.array(manifest.labels)[index]
     found = []
     for name, values in _nominal(manifest, source_column).items():
-        column = [values[i] for i in index]
-        candidates = [_compare(name, value, np.array(column) == value, labels) for value in Counter(column)]
-        found += sorted((each for each in candidates if each is not None), key=_difference)[-1:]
+        column = np.array(values, object)[index]
+        frequent = [value for value, n in Counter(column).items() if n >= MIN_IMAGES]
+        candidates = [_compare(name, value, column == value, labels) for value in frequent]
+        # Where a value and all others together differ equally, the one without `other` is easier to say.
+        known = sorted((each for each in candidates if each is not None), key=lambda of: of["other"])
+        found += sorted(known, key=_difference, reverse=True)[:1]
     return sorted(found, key=_difference, reverse=True)
 
 
@@ -114,7 +117,7 @@ def _texts(values: Sequence[Trace]) -> list[str]:
 def _compare(trace: str, value: str, has: NDArray[np.bool_], labels: NDArray[np.int64]) -> Standout | None:
     """Describe the images that have a value, or those that do not: whichever come from one class more purely."""
     totals = [int((labels == label).sum()) for label in (0, 1)]
-    if min(totals) == 0 or not MIN_IMAGES <= has.sum() <= len(has) - MIN_IMAGES:
+    if min(totals) == 0 or has.sum() > len(has) - MIN_IMAGES:
         return None
     if value == "" and trace != "source":  # unknown, or the file has another format, which is a trace of its own
         return None

@@ -46,6 +46,13 @@ def full():
     return card
 
 
+def test_card_says_if_a_baseline_comes_near_the_model(card, full):
+    near = results.report_of(LABELS, PROBABILITIES, 0.3, baselines={"file traces": PROBABILITIES})
+    show(card, report=near)
+    assert "The file traces alone reach an AUROC of 0.9" in card.text()
+    assert "recognises lesions" not in full.text()
+
+
 def test_card_opens_with_the_model_and_the_colour_baseline(full):
     scores = results.report()["all"]
     shortcut = scores["shortcut"]

@@ -161,6 +161,8 @@ def test_run_summary_shows_the_metrics_with_the_baseline_and_without_twins():
         "AUROC without near-duplicates of training images": report["without_twins"]["auroc"],
         "AUROC of the colour baseline": report["all"]["shortcut"]["auroc"],
         "gain over the colour baseline": report["all"]["shortcut"]["difference"],
+        "AUROC of the file traces alone": report["all"]["baselines"]["file traces"]["auroc"],
+        "AUROC of the source alone": report["all"]["baselines"]["source"]["auroc"],
         "sensitivity": report["all"]["operating_point"]["sensitivity"],
         "specificity": report["all"]["operating_point"]["specificity"],
         "accuracy": report["all"]["operating_point"]["accuracy"],
@@ -168,6 +170,14 @@ def test_run_summary_shows_the_metrics_with_the_baseline_and_without_twins():
         (line,) = [line for line in summary(report).split("\n") if line.startswith(f"  {name}  ")]
         assert line.endswith(text.estimate(of))
     assert "near-duplicates" not in summary(results.report("no twins"))
+    assert "source" not in summary(results.report("no twins"))
+
+
+def test_run_summary_says_if_a_baseline_comes_near_the_model():
+    near = results.report_of(results.LABELS, results.PROBABILITIES, 0.3, baselines={"source": results.PROBABILITIES})
+    assert "\nThe source alone reaches an AUROC of 0.9" in summary(near)
+    assert "not below the model, so this result does not show that the model recognises lesions.\n" in summary(near)
+    assert "recognises" not in summary(results.report())
 
 
 @pytest.fixture
@@ -197,6 +207,15 @@ def test_audit_report_names_a_few_pairs_and_counts_the_rest(audit):
     assert "Label conflicts: 2 pairs\n" in shown
     assert "Doubtful labels: none\n" in shown
     assert "AUROC undefined" in shown
+
+
+def test_audit_report_shows_the_baselines_and_the_traces(audit):
+    found = [results.standout(), results.standout(trace="exif", value="yes", benign=0)]
+    shown = text.audit_report(audit, 0.86, {}, {"file traces": 0.88, "source": None}, found)
+    assert "  AUROC of the file traces alone      0.880\n  AUROC of the source alone       undefined\n" in shown
+    assert "\n532 of 958 malignant and 35 of 1,152 benign training images have the chroma subsampling 4:2:0.\n" in shown
+    assert "\n  532 of 958 malignant and no benign training images have EXIF data." in shown
+    assert text.audit_report(audit, None, {}).endswith("\n\nNo single trace tells the classes apart.")
 
 
 def test_audit_report_shows_images_and_colours_by_split_and_class(audit):
