@@ -254,9 +254,9 @@ Next:
 
 def _without_lesions(baselines: Mapping[str, float | None], found: Sequence[Standout]) -> str:
     rows = [[f"AUROC of the {name} alone", number(auroc)] for name, auroc in baselines.items()]
-    lines = [strongest_trace(found), *(f"  {trace_words(each)}" for each in found[1:])]
-    heads = ["Other baselines that see no lesion, trained on train, on test", table(rows)] if rows else []
-    return "\n".join([*heads, *lines])
+    scores = ["Other baselines that see no lesion, trained on train, evaluated on test", table(rows)] if rows else []
+    traces = ["Traces that tell the classes apart, the strongest first", *(f"  {trace_words(each)}" for each in found)]
+    return "\n".join([*scores, *(traces if found else [strongest_trace(found)])])
 
 
 def _confusion(point: OperatingPoint) -> str:
