@@ -90,7 +90,7 @@ class SkinLesionFlow(FlowSpec):
     def ingest(self) -> None:
         """Read, verify and pack every image once, search for duplicates, and set validation images aside."""
         from skinlib import progress
-        from skinlib.audit import findings, shortcut
+        from skinlib.audit import baselines, findings, shortcut, traces
         from skinlib.data import listing, metadata, packing, sample, split
         from skinlib.evaluation import metrics
         from skinlib.reporting import data_card
@@ -111,10 +111,17 @@ class SkinLesionFlow(FlowSpec):
         train, validation = self.split["train"], self.split["validation"]
         self.shortcut = shortcut.fit(self.colours[train], self.labels[train])
         self.shortcut_validation = shortcut.probabilities(self.colours[validation], self.shortcut)
+        self.baselines = baselines.predictions(packed, self.split, self.sources)
+        self.standouts = traces.standouts(manifest, train, self.sources)
+        truths, others = self.labels[validation], self.baselines["validation"]
+        scores = {
+            name: metrics.auroc(truths, of) for name, of in {"colours": self.shortcut_validation, **others}.items()
+        }
         examples = train[:: max(1, len(train) // 24)][:24]
-        score = metrics.auroc(self.labels[validation], self.shortcut_validation)
         synthetic = self.data == "sample"
-        data_card.show(current.card["data"], self.manifest, self.audit, packed, examples, score, synthetic)
+        data_card.show(
+            current.card["data"], self.manifest, self.audit, packed, examples, scores, self.standouts, synthetic
+        )
         self.next(self.train, foreach="trial_keys")
 
     @card(type="blank", id="training", refresh_interval=5)
@@ -124,7 +131,7 @@ class SkinLesionFlow(FlowSpec):
     def train(self) -> None:
         """Train one trial. A divergence is a result; a killed process continues from its last checkpoint."""
         from skinlib.data.packing import open_packed
-        from skinlib.evaluation.selection import against_shortcut
+        from skinlib.evaluation.selection import against_baselines, against_shortcut
         from skinlib.execution.provenance import public_name
         from skinlib.reporting.training_card import TrainingCard
         from skinlib.tracking.runs import TrialLog
@@ -163,7 +170,8 @@ class SkinLesionFlow(FlowSpec):
         labels = self.labels[self.split["validation"]]
         above = against_shortcut(labels, result.validation_probabilities, self.shortcut_validation)
         live.finish(result.status, result.reason, above)
-        metrics = {"best_validation_auroc": result.validation_auroc, **above}
+        others = against_baselines(labels, result.validation_probabilities, self.baselines["validation"])
+        metrics = {"best_validation_auroc": result.validation_auroc, **above, **others}
         log.finish(result.history, metrics, result.status, result.reason)
         # Two artifacts: `select` reads the result of every trial, but only the winner's weights.
         self.result, self.weights = result.summary(), result.weights
@@ -180,7 +188,8 @@ class SkinLesionFlow(FlowSpec):
         self.merge_artifacts(inputs, exclude=["trial_keys", "trial_key", "result", "weights"])
         results = {branch.trial_key: branch.result for branch in inputs}
         labels, groups = (values[self.split["validation"]] for values in (self.labels, self.groups))
-        self.leaderboard = selection.leaderboard(self.trials, results, labels, groups, self.shortcut_validation)
+        compared = self.shortcut_validation, self.baselines["validation"]
+        self.leaderboard = selection.leaderboard(self.trials, results, labels, groups, *compared)
         best_key = self.leaderboard["trial"][0]
         best = next(branch for branch in inputs if branch.trial_key == best_key)
         self.best_trial = {"key": best_key, **self.trials[best_key]}
@@ -231,6 +240,7 @@ class SkinLesionFlow(FlowSpec):
             described=packed.manifest.described(test),
             source=self.sources,
             workers=sum(slot.threads for slot in slots.cpu_slots()),
+            baselines=self.baselines["test"],
         )
         self.test_probabilities, self.test_metrics = assessment.probabilities, assessment.metrics
         self.test_report, self.stress = assessment.report, assessment.stress
@@ -244,7 +254,7 @@ class SkinLesionFlow(FlowSpec):
         facts = model_card.ModelFacts(
             name,
             self.verdict,
-            model_card.DataFacts(public_name(self.data), synthetic, self.manifest, self.audit, sizes),
+            model_card.DataFacts(public_name(self.data), synthetic, self.manifest, self.audit, sizes, self.standouts),
             model_card.TrainingFacts(trial, len(self.trials), self.best_result, self.classifier),
             self.test_report,
             self.elsewhere_reports,

@@ -135,16 +135,17 @@ def demo(model: str, port: int) -> None:
 @commands.command()
 @click.argument("url")
 @_GROUP_BY
+@click.option("--source-column", default="", help="A column of metadata.csv; default source.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def audit(url: str, group_by: str, as_json: bool) -> None:
-    """Search the images at URL for duplicates, leaks, label conflicts and a colour baseline that does too well.
+def audit(url: str, group_by: str, source_column: str, as_json: bool) -> None:
+    """Search the images at URL for duplicates, leaks, label conflicts and baselines that do too well without lesions.
 
     URL is a folder or s3://bucket/prefix that contains train|test, each with benign|malignant. Unusable files are
     counted by reason. Identical images in both classes are reported, and then are an error.
     """
     import numpy as np
 
-    from skinlib.audit import findings, shortcut
+    from skinlib.audit import baselines, findings, shortcut, traces
     from skinlib.data import metadata
     from skinlib.data.listing import list_images
     from skinlib.data.manifest import SPLITS
@@ -153,18 +154,25 @@ def audit(url: str, group_by: str, as_json: bool) -> None:
 
     listing = list_images(url)
     groups = metadata.group_columns(listing.metadata.names, group_by)
+    sources = metadata.source_column(listing.metadata.names, source_column)
+    score, others = None, {}
     with _packed(listing, as_json, max_rejected=1) as (packed, rejected):
         labels, splits = packed.labels, np.array(packed.manifest.splits)
         found = findings.audit_images(packed, printed("images compared", as_json), groups)
-    train, test = (np.flatnonzero(splits == split) for split in SPLITS)
-    score, unusable = None, findings.by_reason(rejected)
-    if len(set(labels[train])) == 2:
-        baseline = shortcut.fit(found.colours[train], labels[train])
-        score = auroc(labels[test], shortcut.probabilities(found.colours[test], baseline))
+        parts = {split: np.flatnonzero(splits == split) for split in SPLITS}
+        train, test = parts["train"], parts["test"]
+        if len(set(labels[train])) == 2:
+            baseline = shortcut.fit(found.colours[train], labels[train])
+            score = auroc(labels[test], shortcut.probabilities(found.colours[test], baseline))
+            predicted = baselines.predictions(packed, parts, sources)["test"]
+            others = {name: auroc(labels[test], of) for name, of in predicted.items()}
+        standouts = traces.standouts(packed.manifest, train, sources)
+    unusable = findings.by_reason(rejected)
     if as_json:
-        click.echo(json.dumps({**found.summary(), "shortcut_auroc": score, "unusable": unusable}))
+        scores = {"shortcut_auroc": score, "baselines": others, "traces": standouts}
+        click.echo(json.dumps({**found.summary(), **scores, "unusable": unusable}))
     else:
-        click.echo(text.audit_report(found, score, unusable))
+        click.echo(text.audit_report(found, score, unusable, others, standouts))
     found.refuse_conflicts()
 
 

@@ -11,6 +11,8 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from skinlib.data.traces import TraceColumns
+
 CLASSES = ("benign", "malignant")
 SPLITS = ("train", "test")
 
@@ -53,6 +55,8 @@ class Manifest:
         sha256: SHA-256 of each file's bytes, in hex.
         rejected: (key, reason) of the files that cannot be used; not part of the hash.
         metadata: Values from `metadata.csv` by column, "" where unknown.
+        traces: How each file was saved, by field of `FileTraces`; not part of the hash. Absent in sets that were packed
+            before this project kept traces.
     """
 
     keys: tuple[str, ...]
@@ -62,6 +66,7 @@ class Manifest:
     sha256: tuple[str, ...]
     rejected: tuple[tuple[str, str], ...] = ()
     metadata: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    traces: TraceColumns = field(default_factory=dict)
 
     @cached_property
     def hash(self) -> str:
@@ -100,11 +105,12 @@ class Manifest:
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> "Manifest":
         """Make a manifest from its attributes as lists, such as JSON gives them."""
-        attributes = {name: tuple(column) for name, column in columns.items() if name != "metadata"}
+        tables = ("metadata", "traces")  # absent in sets that were packed before this project knew them
+        attributes: dict[str, Any] = {name: tuple(column) for name, column in columns.items() if name not in tables}
         attributes["rejected"] = tuple((key, reason) for key, reason in attributes["rejected"])
-        # Absent in sets that were packed before this project knew metadata.
-        metadata = {name: tuple(values) for name, values in columns.get("metadata", {}).items()}
-        return cls(**attributes, metadata=metadata)
+        for table in tables:
+            attributes[table] = {name: tuple(values) for name, values in columns.get(table, {}).items()}
+        return cls(**attributes)
 
 
 def split_and_label(key: str) -> tuple[str, int]:

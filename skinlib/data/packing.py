@@ -6,7 +6,7 @@ Files in the cache:
 
     skinlib/listings/<fingerprint>.json              the manifest hash of a listing and its rejected files
     skinlib/packed/<hash>-<settings>/images.npy      the decoded images, uint8 (N, 224, 224, 3)
-    skinlib/packed/<hash>-<settings>/manifest.json   the manifest and a checksum of the images, written last
+    skinlib/packed/<hash>-<settings>/manifest.json   the manifest, and checksums of images and traces, written last
 
 What is damaged there is noticed, and made again by the next `prepare`.
 """
@@ -30,10 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skinlib import machine
+from skinlib.data import traces
 from skinlib.data.images import SETTINGS, SIDE, decode
 from skinlib.data.listing import Listing
 from skinlib.data.manifest import CLASSES, Manifest, digest, split_and_label
 from skinlib.data.storage import Object, Store, map_ahead, open_store
+from skinlib.data.traces import FileTraces
 from skinlib.errors import DataError, StorageError, UnreadableError
 from skinlib.progress import Progress, reported, silent
 
@@ -114,9 +116,9 @@ def open_packed(cache: Store, manifest_hash: str) -> PackedDataset:
     folder = _folder(manifest_hash)
     try:
         columns = json.loads(cache.read(f"{folder}/manifest.json"))
-        checksum = columns.pop("checksum")
+        checksum, traces_digest = columns.pop("checksum"), columns.pop("traces_digest", None)
         manifest = Manifest.from_columns(columns)
-        if manifest.hash != manifest_hash:
+        if manifest.hash != manifest_hash or (manifest.traces and digest(manifest.traces) != traces_digest):
             raise ValueError("its manifest is that of other images")
         if cache.local_path:
             return PackedDataset(_mapped(cache.local_path / folder / "images.npy", manifest, checksum), manifest)
@@ -190,12 +192,13 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest
     objects = limited(listing.objects)
     rejected: list[tuple[str, str]] = []
     rows: list[tuple[str, int, int, str, str]] = []
+    kept: list[FileTraces] = []
     checksum, all_read = 0, True
     files = open_store(listing.url).read_many(objects)
     verified = map_ahead(_verify, files, threads=machine.workers(_DECODING_BYTES))
     with path.open("wb") as packed:
         _write_header(packed, len(objects))
-        for item, sha256, image in reported(verified, len(objects), on_progress):
+        for item, sha256, image, found in reported(verified, len(objects), on_progress):
             if isinstance(image, str):
                 rejected.append((item.key, image))
                 all_read &= bool(sha256 or item.problem)
@@ -204,11 +207,13 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest
             checksum = zlib.crc32(image.data, checksum)
             split_name, label = split_and_label(item.key)
             rows.append((item.key, item.size, label, split_name, sha256))
+            kept.append(found)
         packed.seek(0)
         _write_header(packed, len(rows))
     keys, sizes, labels, splits, digests = zip(*rows, strict=True) if rows else ((),) * 5
-    columns = listing.metadata.columns(keys)
-    return Manifest(keys, sizes, labels, splits, digests, tuple(sorted(rejected)), columns), checksum, all_read
+    known, refused = listing.metadata.columns(keys), tuple(sorted(rejected))
+    manifest = Manifest(keys, sizes, labels, splits, digests, refused, known, traces.columns(kept))
+    return manifest, checksum, all_read
 
 
 def limited(objects: Iterable[Object]) -> list[Object]:
@@ -217,18 +222,18 @@ def limited(objects: Iterable[Object]) -> list[Object]:
     return [replace(item, problem=limit) if item.size > MAX_FILE_BYTES else item for item in objects]
 
 
-def _verify(file: tuple[Object, bytes | StorageError]) -> tuple[Object, str, NDArray[np.uint8] | str]:
-    """Return an object, its SHA-256, and its pixels or the reason why it has none."""
+def _verify(file: tuple[Object, bytes | StorageError]) -> tuple[Object, str, NDArray[np.uint8] | str, FileTraces]:
+    """Return an object, its SHA-256, its pixels or the reason why it has none, and its traces."""
     item, data = file
     if isinstance(data, UnreadableError):
-        return item, "", data.reason
+        return item, "", data.reason, FileTraces()
     if isinstance(data, StorageError):
         raise data
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        return item, sha256, decode(data)
+        return item, sha256, decode(data), traces.file_traces(data)
     except DataError as error:
-        return item, sha256, str(error)
+        return item, sha256, str(error), FileTraces()
 
 
 def _write_header(file: BinaryIO, n_images: int) -> None:
@@ -319,5 +324,7 @@ def _publish(cache: Store, images: Path, manifest: Manifest, checksum: int) -> N
         images.replace(target / "images.npy")
     else:
         cache.upload(f"{folder}/images.npy", images)
+    # The hash does not cover the traces: a set that was packed without them keeps its hash.
+    checks = {"checksum": checksum, "traces_digest": digest(manifest.traces)}
     columns = asdict(replace(manifest, rejected=()))
-    cache.write(f"{folder}/manifest.json", json.dumps({**columns, "checksum": checksum}).encode())
+    cache.write(f"{folder}/manifest.json", json.dumps({**columns, **checks}).encode())

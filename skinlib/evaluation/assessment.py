@@ -150,6 +150,7 @@ def assess(
     described: Mapping[str, Sequence[str]],
     source: str | None,
     workers: int,
+    baselines: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Assessment:
     """Measure a classifier on images that had no part in its training and selection.
 
@@ -163,6 +164,7 @@ def assess(
         described: The metadata, N values by column, "" where unknown.
         source: The column that names each image's source, if there is one.
         workers: Number of batches that are scored at once.
+        baselines: float64 (N,) by name, the probabilities of baselines other than that of the colours.
     """
     settings, threshold = classifier.settings, classifier.settings["threshold"]
     low, high = settings["uncertain"]
@@ -184,6 +186,7 @@ def assess(
         twins=twins,
         metadata=described,
         source=source,
+        baselines=baselines,
     )
     return Assessment(
         labels=labels,

@@ -1,7 +1,7 @@
 """The test report: every metric of a classifier on a set of images, with intervals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TypedDict
 
 import numpy as np
@@ -38,7 +38,7 @@ class AtSpecificity(Estimate):
 
 
 class AgainstShortcut(TypedDict):
-    """The colour baseline on the same images, and how much better the model is (paired, DeLong)."""
+    """A baseline, such as that of the colours, on the same images, and how much better the model is (DeLong)."""
 
     auroc: Estimate  # of the baseline
     difference: Estimate  # AUROC of the model minus that of the baseline
@@ -100,6 +100,7 @@ class Scores(TypedDict):
     )  # AUROC of pairs from one source; None if the images have one source, or unknown ones
     average_precision: Estimate
     shortcut: AgainstShortcut
+    baselines: dict[str, AgainstShortcut]  # the others that see no lesion, by name from `audit.baselines`
     specificity_at_sensitivity: list[AtSensitivity]  # one entry for each of SENSITIVITIES
     sensitivity_at_specificity: list[AtSpecificity]  # one entry for each of SPECIFICITIES
     operating_point: OperatingPoint
@@ -140,9 +141,11 @@ class _Images:
     unfamiliar: NDArray[np.bool_]
     unsupported: NDArray[np.bool_]
     sources: NDArray[np.str_]
+    baselines: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def keep(self, kept: NDArray[np.bool_]) -> "_Images":
-        return replace(self, **{field.name: getattr(self, field.name)[kept] for field in fields(self)})
+        columns = {each.name: getattr(self, each.name)[kept] for each in fields(self) if each.name != "baselines"}
+        return replace(self, **columns, baselines={name: each[kept] for name, each in self.baselines.items()})
 
 
 def build_report(
@@ -159,6 +162,7 @@ def build_report(
     twins: NDArray[np.bool_] | None = None,
     metadata: Mapping[str, Sequence[str]] | None = None,
     source: str | None = None,
+    baselines: Mapping[str, NDArray[np.float64]] | None = None,
     seed: int = 0,
 ) -> Report:
     """Compute every metric of a classifier on held-out images.
@@ -176,11 +180,12 @@ def build_report(
         twins: bool (N,), whether each image has a twin in the training set; None if that was not checked.
         metadata: N values by column, "" where unknown.
         source: the column that names each image's source, if there is one.
+        baselines: float (N,) by name, the probabilities of other baselines for the same images.
         seed: of the bootstrap.
     """
     sources = np.array(metadata[source] if metadata and source else [""] * len(labels), np.str_)
-    flags = uncertain, unfamiliar, unsupported
-    images = _Images(labels, probabilities, groups, uncalibrated, shortcut_probabilities, *flags, sources)
+    known = (labels, probabilities, groups, uncalibrated, shortcut_probabilities, uncertain, unfamiliar, unsupported)
+    images = _Images(*known, sources, baselines or {})
     without_twins = None
     if twins is not None and 0 < twins.sum() < len(labels):
         without_twins = _scores(images.keep(~twins), threshold, seed)
@@ -206,8 +211,8 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
     Returns:
         The value of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, `shortcut_auroc`,
         `above_shortcut`, `uncertain`, `unfamiliar`, `unsupported` and, if the report has them, `auroc_within_source`
-        and `auroc_without_twins`; the ends of their intervals under the same names with `_low` and `_high`; and `ece`.
-        None where undefined.
+        and `auroc_without_twins`; of each other baseline, such as `file_traces_auroc` and `above_file_traces`; the ends
+        of their intervals under the same names with `_low` and `_high`; and `ece`. None where undefined.
     """
     scores, shortcut, without = report["all"], report["all"]["shortcut"], report["without_twins"]
     point, after = scores["operating_point"], scores["calibration"]["after"]
@@ -226,6 +231,9 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
     }
     if scores["within_source"]:
         estimates["auroc_within_source"] = scores["within_source"]
+    for baseline, of in scores["baselines"].items():
+        key = baseline.replace(" ", "_")
+        estimates |= {f"{key}_auroc": of["auroc"], f"above_{key}": of["difference"]}
     if without:
         estimates["auroc_without_twins"] = without["auroc"]
     flat: dict[str, float | None] = {"ece": after["ece"]}
@@ -247,7 +255,8 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
         "auroc": intervals.estimate(*drawn["auroc"]),
         "within_source": within,
         "average_precision": intervals.estimate(*drawn["average_precision"]),
-        "shortcut": _against_shortcut(images, drawn),
+        "shortcut": _against(images, images.shortcut, drawn["shortcut"]),
+        "baselines": {name: _against(images, each, drawn[_drawn(name)]) for name, each in images.baselines.items()},
         "specificity_at_sensitivity": [
             {"sensitivity": level, **intervals.estimate(*drawn["specificity"][:, column])}
             for column, level in enumerate(SENSITIVITIES)
@@ -269,7 +278,8 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
 def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
     """Compute all metrics that have a bootstrap interval, in the form that `intervals.bootstrap` returns."""
     ranking = Ranking(images.labels, images.probabilities)
-    shortcut = Ranking(images.labels, images.shortcut)
+    baselines = {"shortcut": images.shortcut, **{_drawn(name): each for name, each in images.baselines.items()}}
+    rankings = {name: Ranking(images.labels, each) for name, each in baselines.items()}
     predicted = {"brier before": images.uncalibrated, "brier after": images.probabilities}
 
     def statistics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -281,16 +291,20 @@ def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
             "roc": positives.sensitivity_at([1 - rate for rate in _FALSE_POSITIVE_RATES]),
             "sensitivity": positives.sensitivity_at(SPECIFICITIES),
             "specificity": positives.specificity_at(SENSITIVITIES),
-            "shortcut": shortcut.positives(weights).auroc(),
+            **{name: each.positives(weights).auroc() for name, each in rankings.items()},
         }
 
     return intervals.bootstrap(statistics, images.groups, seed)
 
 
-def _against_shortcut(images: _Images, drawn: dict[str, NDArray[np.float64]]) -> AgainstShortcut:
-    paired = intervals.delong(images.labels, images.probabilities, images.shortcut)
+def _drawn(baseline: str) -> str:
+    return f"baseline {baseline}"  # no metric has this name
+
+
+def _against(images: _Images, baseline: NDArray[np.float64], drawn: NDArray[np.float64]) -> AgainstShortcut:
+    paired = intervals.delong(images.labels, images.probabilities, baseline)
     return {
-        "auroc": intervals.estimate(*drawn["shortcut"]),
+        "auroc": intervals.estimate(*drawn),
         "difference": {"value": paired.difference, "interval": paired.interval},
     }
 

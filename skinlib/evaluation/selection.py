@@ -29,6 +29,9 @@ class ShortcutComparison(TypedDict, total=False):
 class LeaderboardRow(ShortcutComparison):
     """One row of the artifact `leaderboard`; there, the trial's hyperparameters follow.
 
+    Before `multiply_adds` it has the same four values as for the colour baseline for each other one, from
+    `against_baselines`.
+
     A failed trial has none of the five that compare it with the best trial on the validation images.
     """
 
@@ -52,6 +55,7 @@ def leaderboard(
     labels: NDArray[np.int64],
     groups: NDArray[np.int64],
     shortcut: NDArray[np.float64],
+    baselines: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> "pd.DataFrame":
     """Choose the winner of a sweep, and rank the other trials below it.
 
@@ -65,6 +69,7 @@ def leaderboard(
         labels: int (M,) of the validation images, 1 is malignant.
         groups: int (M,), equal for near-duplicate validation images.
         shortcut: float (M,), the colour baseline's probabilities for the validation images.
+        baselines: float (M,) by name, likewise of other baselines.
 
     Returns:
         One row per trial: a `LeaderboardRow` and every hyperparameter. The winner is first, then the other trials by
@@ -91,6 +96,7 @@ def leaderboard(
             "reason": result["reason"],
             **compared,
             **against_shortcut(labels, probabilities, shortcut),
+            **against_baselines(labels, probabilities, baselines or {}),
             "multiply_adds": result["multiply_adds"],
             "best_epoch": result["best_epoch"],
             "epochs_trained": len(result["history"]),
@@ -140,6 +146,27 @@ def against_shortcut(
         "above_shortcut_low": low,
         "above_shortcut_high": high,
     }
+
+
+def against_baselines(
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], baselines: Mapping[str, NDArray[np.float64]]
+) -> dict[str, float | None]:
+    """Compare a trial with further baselines on the same images, as `against_shortcut` does with that of the colours.
+
+    Args:
+        labels: int (M,), 1 is malignant.
+        probabilities: float (M,) of the trial, or empty if it failed.
+        baselines: float (M,) by name.
+
+    Returns:
+        For `file traces`, the values `file_traces_auroc`, `above_file_traces`, `above_file_traces_low` and
+        `above_file_traces_high`; likewise for the others.
+    """
+    found: dict[str, float | None] = {}
+    for name, scores in baselines.items():
+        values = cast(dict[str, float | None], against_shortcut(labels, probabilities, scores))
+        found |= {key.replace("shortcut", name.replace(" ", "_")): value for key, value in values.items()}
+    return found
 
 
 def explain_choice(board: "pd.DataFrame") -> str:

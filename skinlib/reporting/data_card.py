@@ -1,15 +1,17 @@
 """The card of the step `ingest`: what the data set contains and what is wrong with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from metaflow.cards import Markdown
 from numpy.typing import NDArray
 
 from skinlib.audit.findings import AuditSummary
+from skinlib.audit.traces import Standout
 from skinlib.data.manifest import CLASSES, ManifestSummary
 from skinlib.data.packing import PackedDataset
 from skinlib.reporting import figures
+from skinlib.reporting.baseline_words import BASELINES, strongest_trace, trace_words
 from skinlib.reporting.components import SYNTHETIC, Card, picture, table
 from skinlib.reporting.numbers import number
 from skinlib.reporting.text import COLOUR_BASELINE, FINDINGS
@@ -23,7 +25,8 @@ def show(
     audit: AuditSummary,
     packed: PackedDataset,
     examples: NDArray[np.int64],
-    shortcut_auroc: float | None,
+    baselines: Mapping[str, float | None],
+    standouts: Sequence[Standout],
     synthetic: bool,
 ) -> None:
     """Show what the data set contains and what is wrong with it.
@@ -34,7 +37,8 @@ def show(
         audit: of all images.
         packed: all images.
         examples: int64 (k,), indices of up to 24 to show.
-        shortcut_auroc: of the colour baseline on the validation images, None if undefined.
+        baselines: AUROCs on the validation images, None if undefined: that of `colours`, and of the others by name.
+        standouts: from `traces.standouts`, of the training images.
         synthetic: whether the images are the generated sample.
     """
     counts = summary["counts"]
@@ -49,7 +53,8 @@ def show(
     labels = packed.labels[examples]
     grid = figures.image_grid(packed.images[examples], labels, [CLASSES[label] for label in labels])
     card.append(picture(grid, "jpeg"))
-    _colours(card, audit, shortcut_auroc)
+    _colours(card, audit, baselines["colours"])
+    _without_lesions(card, baselines, standouts)
     _findings(card, audit)
     rejected = [(file["key"], file["reason"]) for file in summary["rejected"]]
     if not rejected:
@@ -67,6 +72,14 @@ def _colours(card: Card, audit: AuditSummary, shortcut_auroc: float | None) -> N
     names = next(iter(classes.values()))
     rows = [[name, *(number(of[name]) for of in classes.values())] for name in names]
     card.append(table(rows, ["average over the images (0 to 1)", *classes]))
+
+
+def _without_lesions(card: Card, baselines: Mapping[str, float | None], standouts: Sequence[Standout]) -> None:
+    card.append(Markdown("## Other baselines that see no lesion"))
+    rows = [[name, number(baselines[name]), meaning] for name, meaning in BASELINES.items() if name in baselines]
+    card.append(table(rows, ["baseline", "AUROC on the validation images", "what it is"]))
+    lines = [f"**{strongest_trace(standouts)}**", *(trace_words(each) for each in standouts[1:])]
+    card.append(Markdown("\n\n".join(lines)))
 
 
 def _findings(card: Card, audit: AuditSummary) -> None:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from metaflow.cards import Markdown
 
+from skinlib.evaluation.scores import AgainstShortcut
 from skinlib.evaluation.selection import LeaderboardRow
 from skinlib.reporting import figures
+from skinlib.reporting.baseline_words import BASELINES, near_baseline
 from skinlib.reporting.components import Card, column_title, picture, table, trial_gain_note, unbroken
 from skinlib.reporting.numbers import estimate, number
 from skinlib.reporting.text import COLOUR_BASELINE, estimate_from, trial_gain
@@ -31,6 +33,7 @@ def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequen
     card.append(Markdown(f"# Search: {len(leaderboard)} trials, {len(failed)} failed\n\n{reason}"))
     caveat = "The validation images chose this trial, so expect a slightly lower AUROC on other images."
     card.append(Markdown(f"{trial_gain_note(chosen)} {COLOUR_BASELINE} {caveat}"))
+    _baselines(card, leaderboard)
     card.append(picture(figures.search_figure(leaderboard, histories)))
     trials = leaderboard.to_dict("records")
     names = [f"{chosen['trial']} (chosen)", *leaderboard["trial"][1:]]
@@ -49,6 +52,26 @@ def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequen
     if len(failed):
         card.append(Markdown("## Failed trials"))
         card.append(table(failed.to_numpy(), list(failed)))
+
+
+def _baselines(card: Card, leaderboard: "pd.DataFrame") -> None:
+    """Show what baselines that see no lesion reach, if there are others than that of the colours."""
+    chosen = leaderboard.iloc[0].to_dict()
+
+    def against(name: str) -> AgainstShortcut:
+        key = name.replace(" ", "_")
+        gain = estimate_from(*(chosen[f"above_{key}{end}"] for end in ("", "_low", "_high")))
+        return {"auroc": estimate_from(chosen[f"{key}_auroc"]), "difference": gain}
+
+    others = {name: against(name) for name in BASELINES if f"above_{name.replace(' ', '_')}" in chosen}
+    if others:
+        rows = [
+            [name, estimate(of["auroc"]), estimate(of["difference"]), BASELINES[name]] for name, of in others.items()
+        ]
+        heads = ["validation AUROC", "gain of the chosen trial", "what it is"]
+        card.append(table(rows, ["baseline that sees no lesion", *heads]))
+    if words := near_baseline({"colours": against("shortcut"), **others}):
+        card.append(Markdown(f"**{words}**"))
 
 
 def _comparison(trial: LeaderboardRow) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.scores import Report, Scores
+from skinlib.reporting.baseline_words import BASELINES
 
 Section = Literal["Ranking", "Operating point", "Predictive values", "Calibration"]
 
@@ -53,6 +54,9 @@ def _ranking(scores: Scores) -> Iterator[MetricRow]:
     yield row("AUROC of the colour baseline", "from colour statistics only", scores["shortcut"]["auroc"])
     meaning = "paired difference of the two AUROCs (DeLong)"
     yield row("gain over the colour baseline", meaning, scores["shortcut"]["difference"])
+    for name, of in scores["baselines"].items():
+        yield row(f"AUROC of the {name} alone", BASELINES[name], of["auroc"])
+        yield row(f"gain over the {name}", meaning, of["difference"])
     yield row("average precision", "PPV averaged over all sensitivities", scores["average_precision"])
     for at_sensitivity in scores["specificity_at_sensitivity"]:
         level = f"{at_sensitivity['sensitivity']:.0%}"

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from skinlib.audit.findings import AuditSummary
+from skinlib.audit.traces import Standout
 from skinlib.data.manifest import CLASSES, ManifestSummary
 from skinlib.evaluation.scores import Report
 from skinlib.evaluation.stress import StressRow
+from skinlib.reporting.baseline_words import strongest_trace
 from skinlib.reporting.metric_table import metric_columns
 from skinlib.reporting.numbers import number
 from skinlib.reporting.subgroup_tables import (
@@ -19,7 +21,7 @@ from skinlib.reporting.subgroup_tables import (
     source_rows,
     subgroup_rows,
 )
-from skinlib.reporting.text import COLOUR_BASELINE, metric
+from skinlib.reporting.text import metric
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.training.result import TrialSummary
 from skinlib.training.trial import Trial
@@ -34,8 +36,8 @@ tested in a clinic. It gives a confident answer for any picture: other diseases,
 dermatoscope."""
 
 # https://www.isic-archive.com/blank-1, "Do I have permission to use the data?"
-_LICENCE = """**Licence**: the files name none. The public set "Skin Cancer: Malignant vs. Benign" comes from the
-ISIC Archive, where each image is under CC0, CC BY or CC BY-NC; the set does not say which. Do not redistribute it."""
+_LICENCE = """**Licence**: the files name none. The public set comes from the ISIC Archive, where an image is under CC0,
+CC BY or CC BY-NC; the set does not say which. Do not redistribute it."""
 
 _DRAWN = "**Licence**: this project's code draws the images; its licence applies."
 
@@ -46,19 +48,32 @@ _LIMITS = """## Limits
 - Test and training images are from the same sources. Expect less on other images.
 - Malignant lesions are much rarer in practice: see PPV and NPV."""
 
+# Ends of the names of metrics without which the card fits into MLflow's description of 5,000 characters.
+_IN_TEST_CARD_ONLY = ("before scaling", "at 45% prevalence")
+
 _NO_LIMITS_KNOWN = """## Limits
 The images are drawn: no result carries over to photographs."""
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What the model was made from; `split_sizes` are images by `train`, `validation` and `test`."""
+    """What the model was made from.
+
+    Attributes:
+        url: Of the images.
+        synthetic: Whether they are the generated sample.
+        manifest: Of all images.
+        audit: Likewise.
+        split_sizes: Images by `train`, `validation` and `test`.
+        standouts: From `traces.standouts`, of the training images.
+    """
 
     url: str
     synthetic: bool
     manifest: ManifestSummary
     audit: AuditSummary
     split_sizes: Mapping[str, int]
+    standouts: Sequence[Standout] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,9 @@ def _data(data: DataFacts) -> str:
 **Defects**: rejected files: {len(data.manifest["rejected"]):,}; exact duplicates: \
 {len(audit["exact_duplicates"]):,} pairs, {len(audit["label_conflicts"]):,} with conflicting labels; near-duplicates: \
 {len(audit["near_duplicates"]):,} pairs, {len(audit["doubtful_labels"]):,} with conflicting labels; leakage between \
-training and test: {len(audit["leaks"]):,} pairs."""
+training and test: {len(audit["leaks"]):,} pairs.
+
+**Strongest trace**: {strongest_trace(data.standouts)}"""
 
 
 def _training(training: TrainingFacts, split_sizes: Mapping[str, int]) -> str:
@@ -151,11 +168,13 @@ def _results(report: Report) -> str:
     columns = metric_columns(report)
     scores = [of for of in (report["all"], report["without_twins"]) if of is not None]
     rows = [["images (malignant)", *(f"{of['n']:,} ({of['n_malignant']:,})" for of in scores)]]
-    rows += [[row[0].name, *map(metric, row)] for row in zip(*columns.values(), strict=True)]
+    shown = [row for row in zip(*columns.values(), strict=True) if not row[0].name.endswith(_IN_TEST_CARD_ONLY)]
+    rows += [[row[0].name, *map(metric, row)] for row in shown]
     n = report["n_twins"]
     twins = "twins in training were not checked" if n is None else f"{n:,} have a twin in training"
     return f"""## Results
-On the test images ({twins}), at threshold {number(report["threshold"])}, with 95% intervals. {COLOUR_BASELINE}
+On the test images ({twins}), at threshold {number(report["threshold"])}, with 95% intervals. The baselines \
+do not see the lesion.
 
 {_table(["", *columns], rows)}"""
 

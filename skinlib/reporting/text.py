@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Literal
 
 from skinlib.audit.findings import Audit, Pairs
 from skinlib.audit.shortcut import STATISTICS, ColourDistance
+from skinlib.audit.traces import Standout
 from skinlib.data.manifest import CLASSES
 from skinlib.data.upload import Upload
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.metrics import DecisionCurve
 from skinlib.evaluation.scores import OperatingPoint, Report
 from skinlib.evaluation.selection import LeaderboardRow, ShortcutComparison
+from skinlib.reporting.baseline_words import strongest_trace, trace_words
 from skinlib.reporting.metric_table import MetricRow, Section, metric_rows
 from skinlib.reporting.numbers import estimate, number
 from skinlib.reporting.subgroup_tables import SOURCE_HEADS, SUBGROUP_HEADS, differences, source_rows, subgroup_rows
@@ -55,6 +57,8 @@ _SUMMARY_METRICS = (
     "AUROC",
     "AUROC of the colour baseline",
     "gain over the colour baseline",
+    "AUROC of the file traces alone",
+    "AUROC of the source alone",
     "sensitivity",
     "specificity",
     "accuracy",
@@ -158,7 +162,12 @@ def upload_report(upload: Upload) -> str:
 
 
 def audit_report(
-    audit: Audit, shortcut_auroc: float | None, unusable: Mapping[str, Sequence[str]], limit: int = 20
+    audit: Audit,
+    shortcut_auroc: float | None,
+    unusable: Mapping[str, Sequence[str]],
+    baselines: Mapping[str, float | None] | None = None,
+    standouts: Sequence[Standout] = (),
+    limit: int = 20,
 ) -> str:
     """Lay out what an audit found.
 
@@ -166,6 +175,8 @@ def audit_report(
         audit: of all images.
         shortcut_auroc: of the colour baseline, trained on train and evaluated on test; None if undefined.
         unusable: from `findings.by_reason`.
+        baselines: AUROCs of other baselines by name, likewise.
+        standouts: from `traces.standouts`, of the images in train.
         limit: number of pairs that are named for each finding.
     """
     counts = [["", *CLASSES]] + [[split, *(f"{of[name]:,}" for name in CLASSES)] for split, of in audit.counts.items()]
@@ -181,6 +192,7 @@ def audit_report(
         f"Colours (0 to 1), averaged over the images\n{table(colours)}",
         f"Colour baseline, trained on train: AUROC {number(shortcut_auroc)} on test (0.5 is chance)\n"
         "It sees colour statistics only. Only the gain over this baseline can come from the lesions.",
+        _without_lesions(baselines or {}, standouts),
     ]
     return "\n\n".join(parts)
 
@@ -212,7 +224,7 @@ def run_summary(
         trials.append([row["trial"], row["status"], auroc, gain, str(row["epochs_trained"]), f"{row['seconds']:.0f}"])
     scores, without_twins = report["all"], report["without_twins"]
     values = {row.name: metric(row) for row in metric_rows(scores)}
-    metrics = [[name, values[name]] for name in _SUMMARY_METRICS]
+    metrics = [[name, values[name]] for name in _SUMMARY_METRICS if name in values]
     if without_twins is not None:
         metrics.insert(1, ["AUROC without twins in training", estimate(without_twins["auroc"])])
     threshold = number(report["threshold"])
@@ -233,6 +245,13 @@ Next:
   browse runs and models:  {look}
   evaluate on other images:  skinlib evaluate models:/{registered["name"]}@{promotion["alias"]} FOLDER
 """
+
+
+def _without_lesions(baselines: Mapping[str, float | None], found: Sequence[Standout]) -> str:
+    rows = [[f"AUROC of the {name} alone", number(auroc)] for name, auroc in baselines.items()]
+    scores = ["Other baselines that see no lesion, trained on train, evaluated on test", table(rows)] if rows else []
+    traces = ["Traces that tell the classes apart, the strongest first", *(f"  {trace_words(each)}" for each in found)]
+    return "\n".join([*scores, *(traces if found else [strongest_trace(found)])])
 
 
 def _confusion(point: OperatingPoint) -> str:

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from skinlib.evaluation.intervals import is_above_zero
 from skinlib.evaluation.scores import Report
 from skinlib.evaluation.subgroups import UNKNOWN
+from skinlib.reporting.baseline_words import compared, near_baseline
 from skinlib.reporting.numbers import estimate
-
-_NEAR = 0.05  # AUROC; a baseline that is closer than this to the model explains most of it
 
 
 def verdict(
@@ -21,7 +19,7 @@ def verdict(
         one_class_sources: Sources with images of one class only in training.
         synthetic: Whether the images are the generated sample.
     """
-    sentences = [_ranking(report), _baseline(report), *_elsewhere(elsewhere), _warning(one_class_sources)]
+    sentences = [_ranking(report), *_baselines(report), *_elsewhere(elsewhere), _warning(one_class_sources)]
     if synthetic:
         sentences.insert(0, "The images are synthetic: nothing here holds for photographs.")
     return " ".join(sentences)
@@ -40,13 +38,10 @@ def _ranking(report: Report) -> str:
     )
 
 
-def _baseline(report: Report) -> str:
-    shortcut = report["all"]["shortcut"]
-    alone = f"Colours alone, without the lesion, reach {estimate(shortcut['auroc'])}"
-    if not is_above_zero(shortcut["difference"]):
-        return f"{alone}: the model is not better than that by more than noise, so it may have learnt nothing else."
-    near = (shortcut["difference"]["value"] or 0) < _NEAR
-    return f"{alone}{': most of the result may be colour' if near else ''}."
+def _baselines(report: Report) -> list[str]:
+    baselines = compared(report["all"])
+    reached = ", ".join(f"{name} {estimate(of['auroc'])}" for name, of in baselines.items())
+    return [f"Baselines that do not see the lesion reach: {reached}.", *filter(None, [near_baseline(baselines)])]
 
 
 def _elsewhere(elsewhere: Mapping[str, Report]) -> list[str]:

@@ -77,6 +77,15 @@ def test_every_trial_is_compared_with_the_colour_baseline(done):
         assert row["above_shortcut"] == pytest.approx(row["validation_auroc"] - row["shortcut_auroc"])
 
 
+def test_every_trial_is_compared_with_the_file_traces_alone(done):
+    rows = done.read("run.data.leaderboard.to_dict('records')")
+    for row in rows[:2]:
+        assert row["above_file_traces"] == pytest.approx(row["validation_auroc"] - row["file_traces_auroc"])
+    parts = done.read("{part: len(of['file traces']) for part, of in run.data.baselines.items()}")
+    sizes = done.read("{name: len(index) for name, index in run.data.split.items()}")
+    assert parts == {name: sizes[name] for name in ("validation", "test")}
+
+
 def test_the_audit_names_duplicates_leaks_and_groups(done):
     audit = done.read("run.data.audit")
     assert audit["leaks"] == [["train/benign/1.jpg", "test/benign/1.jpg"]]
@@ -113,6 +122,7 @@ def test_the_report_has_intervals_shortcut_and_calibration(done):
     low, high = scores["auroc"]["interval"]
     assert low < high
     assert scores["shortcut"]["difference"]["value"] is not None
+    assert scores["baselines"]["file traces"]["difference"]["value"] is not None
     assert scores["calibration"]["before"]["brier"]["value"] > 0
 
 
@@ -169,7 +179,7 @@ def test_the_checkpoints_are_gone(done):
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        ("ingest", ["128 images", "Nothing was rejected", "uplicate", "olour baseline"]),
+        ("ingest", ["128 images", "Nothing was rejected", "uplicate", "olour baseline", "file traces"]),
         ("train", ["Training: ", "learning rate", "olour baseline"]),
         ("select", ["Search: 3 trials, 1 failed", "diverged", "one standard error"]),
         ("evaluate", ["Test: resnet10-32px-", "sensitivity", "olour baseline", "cooler", "Grad-CAM", "Model card"]),
@@ -214,7 +224,9 @@ def test_mlflow_has_the_shortcut_in_every_run(mlflow_runs):
     parent = next(run for run in mlflow_runs if "mlflow.parentRunId" not in run.data.tags)
     finished = [run for run in mlflow_runs if "mlflow.parentRunId" in run.data.tags and run.info.status == "FINISHED"]
     assert {"test_auroc_low", "test_shortcut_auroc", "test_above_shortcut_high"} <= parent.data.metrics.keys()
+    assert {"test_file_traces_auroc_low", "test_above_file_traces"} <= parent.data.metrics.keys()
     assert all({"shortcut_auroc", "above_shortcut_low"} <= run.data.metrics.keys() for run in finished)
+    assert all({"file_traces_auroc", "above_file_traces"} <= run.data.metrics.keys() for run in finished)
 
 
 def test_mlflow_has_the_model_card_whole_and_as_the_version_s_description(done, client, mlflow_runs):

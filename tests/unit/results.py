@@ -2,12 +2,13 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from skinlib.audit.traces import Standout
 from skinlib.evaluation.scores import Report, build_report, histograms
 from skinlib.evaluation.stress import StressRow
 from skinlib.serving.settings import ClassifierSettings
@@ -46,14 +47,16 @@ CLASSIFIER: ClassifierSettings = {
 
 @functools.cache
 def report(kind: str = "full") -> Report:
-    """A report with every part ("full"), without twins and metadata ("no twins"), or of benign images ("benign")."""
+    """A report with every part ("full"), with labels and scores only ("no twins"), or of benign images ("benign")."""
     twins = np.arange(100) % 20 == 0 if kind == "full" else None
     n = 60 if kind == "benign" else 100
     shortcut = np.where(np.arange(100) % 3, PROBABILITIES, 0.5)
     columns: dict[str, Any] = {"shortcut_probabilities": shortcut[:n], "twins": twins}
     if kind == "full":
         sources = ["north" if i % 3 else "south" for i in range(n)]
+        traces = np.where(np.arange(100) % 4, PROBABILITIES, 0.4)
         columns |= {"metadata": {"source": sources, "age": [str(30 + i % 40) for i in range(n)]}, "source": "source"}
+        columns["baselines"] = {"file traces": traces, "source": 1.0 * (PROBABILITIES > 0.6)}
     return report_of(LABELS[:n], PROBABILITIES[:n], THRESHOLD, **columns)
 
 
@@ -68,6 +71,20 @@ def report_of(labels: NDArray[np.int64], probabilities: NDArray[np.float64], thr
         "unsupported": np.arange(len(labels)) % 10 == 1,
     }
     return build_report(labels, probabilities, threshold, **columns | more)
+
+
+def standout(**changes: Any) -> Standout:
+    """A trace that tells the classes apart."""
+    usual: Standout = {
+        "trace": "subsampling",
+        "value": "4:2:0",
+        "other": False,
+        "benign": 35,
+        "malignant": 532,
+        "all_benign": 1152,
+        "all_malignant": 958,
+    }
+    return cast(Standout, {**usual, **changes})
 
 
 def photographs(n: int) -> NDArray[np.uint8]:

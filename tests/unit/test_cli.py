@@ -195,6 +195,9 @@ def test_an_audit_names_its_findings_as_json_and_as_text(tmp_path):
     assert found["leaks"] == [["train/benign/1.jpg", "test/benign/9.jpg"]]
     assert found["exact_duplicates"] == found["label_conflicts"] == []
     assert 0 <= found["shortcut_auroc"] <= 1
+    assert 0 <= found["baselines"]["file traces"] <= 1
+    assert list(found["baselines"]) == ["file traces", "source"]
+    assert found["traces"] == []
 
     result = skinlib("audit", str(tmp_path))
     assert result.returncode == 0
@@ -216,6 +219,7 @@ def test_an_audit_counts_unusable_files_by_reason_and_goes_on(tmp_path):
     found = json.loads(result.stdout)
     assert found["unusable"] == unusable
     assert found["shortcut_auroc"] is None
+    assert found["baselines"]["file traces"] is None
 
 
 def test_an_audit_reports_identical_images_in_both_classes_and_fails(tmp_path):

@@ -16,7 +16,8 @@ def test_the_hash_covers(column: str) -> None:
 
 
 def test_a_manifest_survives_json() -> None:
-    manifest = Manifest(("ü/a",), (1,), (1,), ("train",), ("f0",), (("b", "it is empty"),), {"site": ("back",)})
+    rejected, traces = (("b", "it is empty"),), {"width": (600,), "jpeg_quality": (None,)}
+    manifest = Manifest(("ü/a",), (1,), (1,), ("train",), ("f0",), rejected, {"site": ("back",)}, traces)
     assert Manifest.from_columns(json.loads(json.dumps(asdict(manifest)))) == manifest
 
 
@@ -31,8 +32,14 @@ def test_a_summary_is_plain() -> None:
     }
 
 
-def test_a_manifest_without_metadata_is_read_as_before() -> None:
+@pytest.mark.parametrize("table", ["metadata", "traces"])
+def test_a_manifest_of_an_earlier_version_is_read_as_before(table: str) -> None:
     manifest = Manifest(("a",), (1,), (1,), ("train",), ("f0",))
     columns = asdict(manifest)
-    del columns["metadata"]
+    del columns[table]
     assert Manifest.from_columns(columns) == manifest
+
+
+def test_the_hash_does_not_cover_the_traces() -> None:
+    manifest = Manifest(("a",), (1,), (1,), ("train",), ("f0",))
+    assert replace(manifest, traces={"width": (600,)}).hash == manifest.hash

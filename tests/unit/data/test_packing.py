@@ -1,5 +1,6 @@
 """Packing: the same images are the same data in every place, and incomplete work is never used."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from skinlib.data.listing import list_images
 from skinlib.data.manifest import CLASSES
 from skinlib.data.packing import open_packed, prepare
 from skinlib.data.storage import Store, open_store
+from skinlib.data.traces import columns, file_traces
 from skinlib.data.upload import upload_folder
 from skinlib.errors import DataError, StorageError
 from tests.unit.data.conftest import fill, in_both, picture
@@ -33,6 +36,23 @@ def test_the_packed_set_has_the_pixels_of_the_files(data: Store, cache: Store) -
     assert packed.manifest == manifest
     assert [CLASSES[label] in key for key, label in zip(manifest.keys, packed.labels, strict=True)] == [True] * 12
     np.testing.assert_array_equal(packed.images, [decode(data.read(key)) for key in manifest.keys])
+
+
+def test_the_traces_are_those_of_the_files_that_can_be_used(data: Store, cache: Store) -> None:
+    data.write("train/benign/2.png", b"")
+    manifest = prepare(list_images(data.url), cache, max_rejected=0.5)
+    files = [file_traces(data.read(key)) for key in manifest.keys]
+    assert manifest.traces == columns(files)
+    assert open_packed(cache, manifest.hash).manifest.traces == manifest.traces
+    assert set(manifest.traces["format"]) == {"PNG"}
+
+
+def test_a_set_that_was_packed_without_traces_can_still_be_opened(data: Store, cache: Store) -> None:
+    manifest = prepare(list_images(data.url), cache)
+    [key] = [item.key for item in cache.list() if "manifest.json" in item.key]
+    content = json.loads(cache.read(key))
+    cache.write(key, json.dumps({name: content[name] for name in content if not name.startswith("traces")}).encode())
+    assert open_packed(cache, manifest.hash).manifest == replace(manifest, traces={})
 
 
 def test_the_hash_is_the_same_in_a_folder_and_on_s3(bucket: str, tmp_path: Path) -> None:
@@ -265,6 +285,10 @@ def other_json(data: bytes) -> bytes:
     return b'{"hash": "../..", "rejected": 3}'
 
 
+def other_trace(data: bytes) -> bytes:
+    return data.replace(b'"PNG"', b'"GIF"', 1)
+
+
 def damage(cache: Store, name: str, change: Callable[[bytes], bytes]) -> None:
     [key] = [item.key for item in cache.list() if name in item.key]
     cache.write(key, change(cache.read(key)))
@@ -280,6 +304,7 @@ def damage(cache: Store, name: str, change: Callable[[bytes], bytes]) -> None:
         ("manifest.json", cut),
         ("manifest.json", undecodable),
         ("manifest.json", other_json),
+        ("manifest.json", other_trace),
         ("images.npy", empty),
         ("images.npy", cut),
         ("images.npy", flipped),

@@ -144,6 +144,40 @@ def test_the_shortcut_is_compared_on_the_same_images() -> None:
     assert shortcut["difference"] == {"value": paired.difference, "interval": paired.interval}
 
 
+OTHERS = {
+    "file traces": np.random.default_rng(1).normal(LABELS, 1),
+    "source": np.random.default_rng(2).integers(0, 3, 300) + LABELS,
+}
+WITH_OTHERS = build_report(**IMAGES, baselines=OTHERS)
+
+
+def test_every_baseline_is_compared_on_the_same_images() -> None:
+    for name, scores in OTHERS.items():
+        found, paired = WITH_OTHERS["all"]["baselines"][name], delong(LABELS, PROBABILITIES, scores)
+        assert found["auroc"]["value"] == pytest.approx(roc_auc_score(LABELS, scores))
+        assert found["auroc"]["interval"][0] < found["auroc"]["value"] < found["auroc"]["interval"][1]
+        assert found["difference"] == {"value": paired.difference, "interval": paired.interval}
+
+
+def test_baselines_are_compared_without_twins_too() -> None:
+    kept = ~IMAGES["twins"]
+    found = WITH_OTHERS["without_twins"]["baselines"]["source"]["auroc"]["value"]
+    assert found == pytest.approx(roc_auc_score(LABELS[kept], OTHERS["source"][kept]))
+
+
+def test_further_baselines_change_no_other_figure() -> None:
+    for which in ("all", "without_twins"):
+        assert {**WITH_OTHERS[which], "baselines": {}} == REPORT[which]
+
+
+def test_the_metrics_of_a_run_have_every_baseline() -> None:
+    flat, source = flat_metrics(WITH_OTHERS), WITH_OTHERS["all"]["baselines"]["source"]
+    assert flat["source_auroc"] == source["auroc"]["value"]
+    assert flat["above_source_low"] == source["difference"]["interval"][0]
+    assert {"file_traces_auroc", "file_traces_auroc_high", "above_file_traces"} <= flat.keys()
+    assert flat.keys() - flat_metrics(REPORT).keys() == {name for name in flat if "source" in name or "traces" in name}
+
+
 def test_scores_without_twins_are_those_of_the_other_images() -> None:
     kept = ~IMAGES["twins"]
     columns = {name: each[kept] for name, each in IMAGES.items() if name != "threshold"}

@@ -127,6 +127,18 @@ def test_a_sweep_without_a_model_says_why_each_trial_failed() -> None:
         rank({"a": FAILED, "b": FAILED})
 
 
+def test_a_row_has_the_difference_to_every_other_baseline() -> None:
+    probabilities, others = scores(2, 1), {"file traces": scores(1, 3), "source": SHORTCUT}
+    results = {"a": result(probabilities)}
+    board = selection.leaderboard({"a": {"epochs": 2}}, results, LABELS, GROUPS, SHORTCUT, others)
+    row = board.iloc[0]
+    assert row["file_traces_auroc"] == pytest.approx(roc_auc_score(LABELS, others["file traces"]))
+    assert row["above_file_traces"] == pytest.approx(row["validation_auroc"] - row["file_traces_auroc"])
+    assert row["above_file_traces_low"] < row["above_file_traces"] < row["above_file_traces_high"]
+    assert row["source_auroc"] == row["shortcut_auroc"]
+    assert list(board.columns[list(board.columns).index("seconds") + 1 :]) == ["epochs"]
+
+
 def test_a_failed_trial_has_the_auroc_of_the_shortcut_only() -> None:
     found = selection.against_shortcut(LABELS, np.zeros(0), SHORTCUT)
     assert found == {"shortcut_auroc": pytest.approx(roc_auc_score(LABELS, SHORTCUT))}

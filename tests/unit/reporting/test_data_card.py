@@ -5,7 +5,7 @@ import pytest
 
 from skinlib.reporting import data_card
 from skinlib.reporting.text import FINDINGS
-from tests.unit.results import LABELS, photographs
+from tests.unit.results import LABELS, photographs, standout
 
 SUMMARY = {
     "hash": "9f2c" * 16,
@@ -24,9 +24,12 @@ STATISTICS = {
 NOTHING_FOUND = {name: [] for name in FINDINGS} | {"n_groups": 3231, "statistics": STATISTICS}
 
 
-def show(card, summary=SUMMARY, audit=NOTHING_FOUND, shortcut_auroc=0.8614, synthetic=False):
+BASELINES = {"colours": 0.8614, "file traces": 0.8885, "source": None}
+
+
+def show(card, summary=SUMMARY, audit=NOTHING_FOUND, baselines=BASELINES, standouts=(), synthetic=False):
     packed = SimpleNamespace(images=photographs(2), labels=LABELS[:2])
-    data_card.show(card, summary, audit, packed, np.array([1]), shortcut_auroc, synthetic)
+    data_card.show(card, summary, audit, packed, np.array([1]), baselines, standouts, synthetic)
 
 
 def test_card_shows_counts_rejected_files_and_hash(card):
@@ -63,10 +66,24 @@ def test_card_counts_and_names_the_pairs_of_each_finding(card, name):
 
 @pytest.mark.parametrize(("auroc", "words"), [(0.8614, "AUROC 0.861 on"), (None, "AUROC undefined on")])
 def test_card_shows_the_colour_baseline(card, auroc, words):
-    show(card, shortcut_auroc=auroc)
+    show(card, baselines={"colours": auroc})
     assert f"Colour baseline: {words} the validation images" in card.text()
     assert '"train, benign", "train, malignant", "test, benign"' in card.text()
     assert card.table("## Colour baseline")["mean of red"] == ["0.800", "0.710", "0.790"]
+
+
+def test_card_shows_the_other_baselines_and_every_trace_that_tells_the_classes_apart(card):
+    show(card, standouts=[standout(), standout(trace="exif", value="yes", benign=0)])
+    shown = card.table("## Other baselines")
+    assert {name: cells[0] for name, cells in shown.items()} == {"file traces": "0.888", "source": "undefined"}
+    assert "**532 of 958 malignant and 35 of 1,152 benign training images have the chroma subsampling" in card.text()
+    assert "532 of 958 malignant and no benign training images have EXIF data." in card.text()
+
+
+def test_card_says_that_no_trace_tells_the_classes_apart(card):
+    show(card, baselines={"colours": 0.8, "file traces": 0.5})
+    assert list(card.table("## Other baselines")) == ["file traces"]
+    assert "**No single trace tells the classes apart.**" in card.text()
 
 
 @pytest.mark.parametrize("synthetic", [True, False])
@@ -79,5 +96,6 @@ def test_card_takes_less_than_a_megabyte_and_a_half(card):
     noise = np.random.default_rng(0).integers(0, 256, (24, 224, 224, 3), dtype=np.uint8)
     pairs = [("train/benign/1.jpg", "test/benign/2.jpg")] * 1000
     packed = SimpleNamespace(images=noise, labels=LABELS[:24])
-    data_card.show(card, SUMMARY, NOTHING_FOUND | dict.fromkeys(FINDINGS, pairs), packed, np.arange(24), 0.8, False)
+    found = NOTHING_FOUND | dict.fromkeys(FINDINGS, pairs)
+    data_card.show(card, SUMMARY, found, packed, np.arange(24), BASELINES, [standout()] * 6, False)
     assert card.n_bytes() < 1_500_000

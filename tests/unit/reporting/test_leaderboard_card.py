@@ -27,6 +27,17 @@ def test_card_says_when_the_gain_over_the_colour_baseline_may_be_noise(card):
     assert "0.089 (-0.010 to 0.120), which may be noise." in card.text()
 
 
+def test_card_shows_the_other_baselines_and_says_if_one_comes_near(card):
+    board, histories = search(1)
+    board[["file_traces_auroc", "above_file_traces", "above_file_traces_low", "above_file_traces_high"]] = (
+        *(0.92, 0.03),
+        *(0.01, 0.05),
+    )
+    leaderboard_card.show(card, board, histories, "")
+    assert card.table("# Search")["file traces"][:2] == ["0.920", "0.030 (0.010 to 0.050)"]
+    assert "**The file traces alone reach an AUROC of 0.920, 0.030 below the model" in card.text()
+
+
 def test_card_leaves_out_an_undefined_interval(card):
     board, histories = search(1)
     board[["low", "high"]] = np.nan

@@ -7,6 +7,7 @@ import pytest
 from skinlib.audit.findings import Audit
 from skinlib.audit.shortcut import STATISTICS
 from skinlib.reporting import text
+from skinlib.reporting.baseline_words import trace_words
 from skinlib.reporting.metric_table import metric_rows
 from skinlib.reporting.numbers import estimate
 from tests.unit import results
@@ -160,6 +161,8 @@ def test_run_summary_shows_the_metrics_with_the_baseline_and_without_twins():
         "AUROC without twins in training": report["without_twins"]["auroc"],
         "AUROC of the colour baseline": report["all"]["shortcut"]["auroc"],
         "gain over the colour baseline": report["all"]["shortcut"]["difference"],
+        "AUROC of the file traces alone": report["all"]["baselines"]["file traces"]["auroc"],
+        "AUROC of the source alone": report["all"]["baselines"]["source"]["auroc"],
         "sensitivity": report["all"]["operating_point"]["sensitivity"],
         "specificity": report["all"]["operating_point"]["specificity"],
         "accuracy": report["all"]["operating_point"]["accuracy"],
@@ -167,6 +170,7 @@ def test_run_summary_shows_the_metrics_with_the_baseline_and_without_twins():
         (line,) = [line for line in summary(report).split("\n") if line.startswith(f"  {name}  ")]
         assert line.endswith(estimate(of))
     assert "without twins" not in summary(results.report("no twins"))
+    assert "source" not in summary(results.report("no twins"))
 
 
 @pytest.fixture
@@ -196,6 +200,14 @@ def test_audit_report_names_a_few_pairs_and_counts_the_rest(audit):
     assert "Label conflicts: 2 pairs\n" in shown
     assert "Doubtful labels: none\n" in shown
     assert "AUROC undefined" in shown
+
+
+def test_audit_report_shows_the_baselines_and_the_traces(audit):
+    found = [results.standout(), results.standout(trace="exif", value="yes", benign=0)]
+    shown = text.audit_report(audit, 0.86, {}, {"file traces": 0.88, "source": None}, found)
+    assert "  AUROC of the file traces alone      0.880\n  AUROC of the source alone       undefined\n" in shown
+    assert f"the strongest first\n  {trace_words(found[0])}\n  {trace_words(found[1])}" in shown
+    assert text.audit_report(audit, None, {}).endswith("\n\nNo single trace tells the classes apart.")
 
 
 def test_audit_report_shows_images_and_colours_by_split_and_class(audit):

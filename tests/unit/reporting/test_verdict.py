@@ -21,8 +21,9 @@ def test_it_says_what_is_not_known() -> None:
 def test_a_model_that_is_no_better_than_colours_is_said_to_be() -> None:
     labels = results.LABELS
     same = results.report_of(labels, results.PROBABILITIES, 0.5, shortcut_probabilities=results.PROBABILITIES)
-    assert "not better than that by more than noise" in verdict(same, {}, [])
-    assert "not better than that" not in verdict(results.report(), {}, [])
+    assert "not below the model, so this result does not show" in verdict(same, {}, [])
+    assert "does not show" not in verdict(results.report(), {}, [])
+    assert "do not see the lesion reach: colours 0.8" in verdict(results.report(), {}, [])
 
 
 def test_it_names_the_results_elsewhere_and_the_sources_of_one_class() -> None:
