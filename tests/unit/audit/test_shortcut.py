@@ -35,6 +35,17 @@ def made(n: int) -> tuple[np.ndarray, np.ndarray]:
     return RNG.normal(0.5, 0.1, (n, 6)) + 0.1 * np.outer(labels, [1, 0, 0, 0, 0, 0]), labels
 
 
+def test_the_images_of_a_fold_are_predicted_by_a_baseline_that_has_not_seen_them():
+    colours, labels = made(60)
+    parts = [np.arange(start, 60, 3) for start in (2, 0, 1)]
+    folds = [{"train": np.setdiff1d(np.arange(60), part), "validation": part} for part in parts]
+    found = shortcut.held_out(colours, labels, folds)
+    for fold in folds:
+        fitted = shortcut.fit(colours[fold["train"]], labels[fold["train"]])
+        expected = shortcut.probabilities(colours[fold["validation"]], fitted)
+        np.testing.assert_array_equal(found[fold["validation"]], expected)
+
+
 def test_probabilities_are_those_of_a_logistic_regression_on_standardised_colours():
     colours, labels = made(300)
     fit, score = np.arange(200), np.arange(200, 300)
