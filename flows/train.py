@@ -30,7 +30,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 class SkinLesionFlow(FlowSpec):
     """Train a benign/malignant classifier of skin lesions and register the best one.
 
-    start -> ingest -> train (one branch per trial) -> select -> evaluate -> register -> end
+    start -> ingest -> train (one branch per trial and fold) -> select -> evaluate -> register -> end
     """
 
     sweep = Config("sweep", default=str(CONFIGS / "sweeps/quick.json"), parser=parser("sweep"), help="the trials")
@@ -61,7 +61,7 @@ class SkinLesionFlow(FlowSpec):
         options = {name: getattr(self, name) for name in config.RUN_OPTIONS}
         config.check_run_options(**options)
         hooks.check_remote(self.compute)
-        trials = sweep.trials_from(self.sweep, self.seed)
+        trials, self.n_folds = sweep.trials_from(self.sweep, self.seed), sweep.folds_from(self.sweep)
         sweep.store_weights(trials, run_store(self))
         listed = listing.list_images(sample.locate(self.data, progress.printed("synthetic images made")))
         self.group_columns = metadata.group_columns(listed.metadata.names, self.group_by)
@@ -69,7 +69,8 @@ class SkinLesionFlow(FlowSpec):
         for url in self.elsewhere:
             listing.list_images(url, splits=("test",))
         self.trials = {trial.key: trial.model_dump() for trial in trials}
-        self.trial_keys = list(self.trials)
+        self.branches = sweep.branches(self.trials, self.n_folds)
+        self.branch_keys = list(self.branches)
         self.git_commit = provenance.git_commit()
         # A resumed run copies this artifact, and so finds its checkpoints and its MLflow runs again.
         self.run_key = f"{current.run_id}-{secrets.token_hex(4)}"
@@ -78,7 +79,7 @@ class SkinLesionFlow(FlowSpec):
             self.experiment,
             self.run_key,
             name=f"{current.flow_name}/{current.run_id}",
-            params={"data": provenance.public_name(self.data), **options, "trials": len(trials)},
+            params={"data": provenance.public_name(self.data), **options, "trials": len(trials), "folds": self.n_folds},
             tags={"metaflow_run": f"{current.flow_name}/{current.run_id}"},
             git_commit=self.git_commit,
         )
@@ -88,7 +89,7 @@ class SkinLesionFlow(FlowSpec):
     @resources(cpu=2, memory=8_000)
     @step
     def ingest(self) -> None:
-        """Read, verify and pack every image once, search for duplicates, and set validation images aside."""
+        """Read, verify and pack every image once, search for duplicates, and set validation images or folds aside."""
         from skinlib import progress
         from skinlib.audit import baselines, findings, shortcut, traces
         from skinlib.data import listing, metadata, packing, sample, split
@@ -104,14 +105,15 @@ class SkinLesionFlow(FlowSpec):
         self.manifest, self.audit = manifest.summary(), audited.summary()
         self.labels, self.groups = packed.labels, audited.groups
         self.twins, self.colours = audited.twins, audited.colours
-        self.split = asdict(split.split(manifest, self.groups, self.validation_fraction, self.seed))
-        used = np.concatenate([self.split["train"], self.split["validation"]])
+        self.folds = split.folds(manifest, self.groups, self.n_folds, self.validation_fraction, self.seed)
+        self.split = asdict(split.whole(self.folds, manifest))
+        used = np.union1d(self.split["train"], self.split["validation"])
         self.one_class_sources = metadata.one_class_sources(manifest.column(self.sources)[used], self.labels[used])
         # The colour baseline: trained and validated on the same images as the networks.
         train, validation = self.split["train"], self.split["validation"]
         self.shortcut = shortcut.fit(self.colours[train], self.labels[train])
-        self.shortcut_validation = shortcut.probabilities(self.colours[validation], self.shortcut)
-        self.baselines = baselines.predictions(packed, self.split, self.sources)
+        self.shortcut_validation = shortcut.held_out(self.colours, self.labels, self.folds)
+        self.baselines = baselines.held_out(packed, self.folds, self.split, self.sources)
         self.standouts = traces.standouts(manifest, train, self.sources)
         truths, others = self.labels[validation], self.baselines["validation"]
         scores = {
@@ -122,14 +124,14 @@ class SkinLesionFlow(FlowSpec):
         data_card.show(
             current.card["data"], self.manifest, self.audit, packed, examples, scores, self.standouts, synthetic
         )
-        self.next(self.train, foreach="trial_keys")
+        self.next(self.train, foreach="branch_keys")
 
     @card(type="blank", id="training", refresh_interval=5)
     @retry(times=2)
     @resources(gpu=1, cpu=4, memory=16_000)
     @step
     def train(self) -> None:
-        """Train one trial. A divergence is a result; a killed process continues from its last checkpoint."""
+        """Train a trial on one fold. A divergence is a result; a killed process continues from its last checkpoint."""
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.selection import against_baselines, against_shortcut
         from skinlib.execution.provenance import public_name
@@ -138,28 +140,30 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.training import checkpoint, loop, slots, sweep
         from skinlib.training.trial import Trial
 
-        self.trial_key = self.input
+        self.trial_key, self.fold = self.branches[self.input]["trial"], self.branches[self.input]["fold"]
+        fold = self.folds[self.fold - 1]
         trial = Trial.model_validate(self.trials[self.trial_key])
         store, data_hash = run_store(self), self.manifest["hash"]
         packed = open_packed(store, data_hash)
-        key = checkpoint.checkpoint_key(self.run_key, self.trial_key, data_hash, self.split)
-        sizes = {f"{part}_images": len(self.split[part]) for part in ("train", "validation")}
+        key = checkpoint.checkpoint_key(self.run_key, self.input, data_hash, fold)
+        sizes = {"train_images": len(fold["train"]), "validation_images": len(fold["validation"])}
         log = TrialLog(
             self.tracking,
             self.trial_key,
+            name=self.input,
             training_key=key,
             params={**trial.model_dump(), "weights": public_name(trial.weights), "seed": self.seed, **sizes},
-            tags={"metaflow_task": current.pathspec, "data_hash": data_hash},
+            tags={"fold": self.fold, "metaflow_task": current.pathspec, "data_hash": data_hash},
             git_commit=self.git_commit,
         )
-        live = TrainingCard(current.card["training"], trial)
+        live = TrainingCard(current.card["training"], trial, self.fold, self.n_folds)
         with slots.take_slot() as slot:
             result = loop.train(
                 sweep.with_stored_weights(trial, store),
                 packed.images,
                 packed.labels,
-                self.split["train"],
-                self.split["validation"],
+                fold["train"],
+                fold["validation"],
                 np.isin(packed.manifest.column(self.sources), self.one_class_sources),
                 seed=self.seed,
                 slot=slot,
@@ -167,10 +171,11 @@ class SkinLesionFlow(FlowSpec):
                 on_epoch=live.update,
                 on_checkpoint=log.send,
             )
-        labels = self.labels[self.split["validation"]]
-        above = against_shortcut(labels, result.validation_probabilities, self.shortcut_validation)
+        here, scores = np.isin(self.split["validation"], fold["validation"]), result.validation_probabilities
+        labels, baselines = self.labels[fold["validation"]], self.baselines["validation"]
+        above = against_shortcut(labels, scores, self.shortcut_validation[here])
         live.finish(result.status, result.reason, above)
-        others = against_baselines(labels, result.validation_probabilities, self.baselines["validation"])
+        others = against_baselines(labels, scores, {name: of[here] for name, of in baselines.items()})
         metrics = {"best_validation_auroc": result.validation_auroc, **above, **others}
         log.finish(result.history, metrics, result.status, result.reason)
         # Two artifacts: `select` reads the result of every trial, but only the winner's weights.
@@ -182,18 +187,20 @@ class SkinLesionFlow(FlowSpec):
     def select(self, inputs: list[Any]) -> None:
         """Rank the trials by validation AUROC, keep the winner's weights, and set its temperature and threshold."""
         from skinlib.evaluation import selection, threshold
+        from skinlib.networks import ensemble
         from skinlib.reporting import leaderboard_card
         from skinlib.training.checkpoint import checkpoint_folder
+        from skinlib.training.result import over_folds
 
-        self.merge_artifacts(inputs, exclude=["trial_keys", "trial_key", "result", "weights"])
-        results = {branch.trial_key: branch.result for branch in inputs}
+        self.merge_artifacts(inputs, exclude=["branch_keys", "trial_key", "fold", "result", "weights"])
+        tasks = {key: sorted((t for t in inputs if t.trial_key == key), key=lambda t: t.fold) for key in self.trials}
+        results = {key: over_folds([t.result for t in of], self.folds, self.labels) for key, of in tasks.items()}
         labels, groups = (values[self.split["validation"]] for values in (self.labels, self.groups))
         compared = self.shortcut_validation, self.baselines["validation"]
         self.leaderboard = selection.leaderboard(self.trials, results, labels, groups, *compared)
         best_key = self.leaderboard["trial"][0]
-        best = next(branch for branch in inputs if branch.trial_key == best_key)
         self.best_trial = {"key": best_key, **self.trials[best_key]}
-        self.best_result, self.weights = best.result, best.weights
+        self.best_result, self.weights = results[best_key], ensemble.join([t.weights for t in tasks[best_key]])
         self.classifier: ClassifierSettings = {
             "architecture": self.best_trial["architecture"],
             "image_size": self.best_trial["image_size"],
@@ -217,7 +224,7 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.assessment import assess, assess_elsewhere
         from skinlib.execution.provenance import public_name, versions
-        from skinlib.reporting import model_card, test_card, verdict
+        from skinlib.reporting import model_card, test_card, text, verdict
         from skinlib.serving.classifier import Graph
         from skinlib.serving.export import export_graph
         from skinlib.training import slots
@@ -226,9 +233,8 @@ class SkinLesionFlow(FlowSpec):
         store = run_store(self)
         packed = open_packed(store, self.manifest["hash"])
         test, name, synthetic = self.split["test"], self.best_trial["key"], self.data == "sample"
-        train, validation = self.split["train"], self.split["validation"]
         unsupported = np.isin(packed.manifest.column(self.sources), self.one_class_sources)
-        self.graph = export_graph(self.weights, self.classifier, packed.images, train, validation, unsupported)
+        self.graph = export_graph(self.weights, self.classifier, packed.images, self.folds, unsupported)
         classifier = Graph(self.graph, threads=1)
         assessment = assess(
             classifier,
@@ -262,8 +268,9 @@ class SkinLesionFlow(FlowSpec):
             model_card.Origin(self.git_commit, f"{current.flow_name}/{current.run_id}", self.seed, versions()),
         )
         self.model_card = model_card.render(facts)
+        title = text.named(name, self.n_folds)
         test_card.show(
-            current.card["test"], assessment, name, self.verdict, self.elsewhere_reports, self.model_card, synthetic
+            current.card["test"], assessment, title, self.verdict, self.elsewhere_reports, self.model_card, synthetic
         )
         self.next(self.register)
 

@@ -12,17 +12,47 @@ from numpy.typing import NDArray
 
 from skinlib.audit.traces import pixel_traces
 from skinlib.data.packing import PackedDataset
+from skinlib.data.split import Fold, out_of_fold
 
 SOURCE, FILE_TRACES = "source", "file traces"
 # The probabilities of malignancy, float64 (k,), by part of the split and name of the baseline.
 Baselines = dict[str, dict[str, NDArray[np.float64]]]
+PixelTraces = Mapping[str, NDArray[np.float64]]
 
 _NAMES = ("format", "jpeg_tables", "subsampling")  # columns of the manifest whose values have no order
 _MOST_NAMES = 100  # of one column; rarer ones count as unknown
 
 
+def held_out(
+    packed: PackedDataset,
+    folds: Sequence[Fold],
+    parts: Mapping[str, NDArray[np.int64]],
+    source_column: str | None = None,
+) -> Baselines:
+    """Predict the validation images of each fold from its training images, and the test images from all of these.
+
+    Args:
+        packed: As for `predictions`.
+        folds: From `split.folds`.
+        parts: Indices, int64 (k,), of the `train` and `test` images.
+        source_column: As for `predictions`.
+
+    Returns:
+        For `validation`, in the order of all validation images, and `test`: as from `predictions`.
+    """
+    pixels = pixel_traces(packed.images)
+    both = [{"train": fold["train"], "validation": fold["validation"]} for fold in folds]
+    of_folds = [predictions(packed, each, source_column, pixels)["validation"] for each in both]
+    validation = {name: out_of_fold(folds, [of[name] for of in of_folds]) for name in of_folds[0]}
+    of_test = predictions(packed, {"train": parts["train"], "test": parts["test"]}, source_column, pixels)
+    return {"validation": validation, **of_test}
+
+
 def predictions(
-    packed: PackedDataset, parts: Mapping[str, NDArray[np.int64]], source_column: str | None = None
+    packed: PackedDataset,
+    parts: Mapping[str, NDArray[np.int64]],
+    source_column: str | None = None,
+    pixels: PixelTraces | None = None,
 ) -> Baselines:
     """Fit each baseline on the training images, and predict the others.
 
@@ -31,12 +61,13 @@ def predictions(
             only.
         parts: Indices, int64 (k,), by name. `train` must contain both classes.
         source_column: The column of the metadata that names the source of each image, if there is one.
+        pixels: From `pixel_traces`, of all images; computed here if absent.
 
     Returns:
         For each part except `train`: the probabilities of `file traces` and, with a source column, of `source`.
     """
     labels, train = packed.labels, parts["train"]
-    predict = _boosted(packed, labels, train)
+    predict = _boosted(packed, pixels or pixel_traces(packed.images), labels, train)
     found: Baselines = {}
     for name, index in parts.items():
         if name != "train":
@@ -61,9 +92,11 @@ def _by_source(
     return np.array([(malignant[source] + average) / (n[source] + 1) for source in (sources[i] for i in index)])
 
 
-def _features(packed: PackedDataset, train: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[bool]]:
+def _features(
+    packed: PackedDataset, pixels: PixelTraces, train: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], list[bool]]:
     """Return all traces as numbers, float64 (N, K), NaN where unknown, and which columns are numbered names."""
-    columns = {name: (values, False) for name, values in pixel_traces(packed.images).items()}
+    columns = {name: (values, False) for name, values in pixels.items()}
     for name, column in packed.manifest.traces.items():
         if name in _NAMES:
             columns[name] = _numbered([str(value) for value in column], train), True
@@ -82,12 +115,12 @@ def _numbered(values: Sequence[str], train: NDArray[np.int64]) -> NDArray[np.flo
 
 
 def _boosted(
-    packed: PackedDataset, labels: NDArray[np.int64], train: NDArray[np.int64]
+    packed: PackedDataset, pixels: PixelTraces, labels: NDArray[np.int64], train: NDArray[np.int64]
 ) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
     """Fit gradient boosting of small trees to all traces, and return what predicts the images of an index."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    table, is_name = _features(packed, train)
+    table, is_name = _features(packed, pixels, train)
     # Small trees and steps: with scikit-learn's defaults, the validation AUROC on the public set is lower by 0.02.
     model = HistGradientBoostingClassifier(
         learning_rate=0.05, max_leaf_nodes=8, early_stopping=False, categorical_features=is_name, random_state=0

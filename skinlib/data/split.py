@@ -1,7 +1,9 @@
-"""The split into training, validation and test images."""
+"""The split into training, validation and test images, and the folds of cross-validation."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +14,74 @@ from skinlib.errors import DataError
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into the manifest: int64, ascending and disjoint."""
+    """Indices into the manifest: int64, ascending and disjoint.
+
+    With several folds, `train` and `validation` both hold all training images.
+    """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
+
+
+class Fold(TypedDict):
+    """The images that one training learns from, and those that it is validated on: int64, ascending and disjoint."""
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+
+def folds(
+    manifest: Manifest, groups: NDArray[np.int64], number: int, validation_fraction: float, seed: int
+) -> list[Fold]:
+    """Choose the images of each training: one part held out, or `number` folds that are held out in turn.
+
+    Folds are those of scikit-learn's StratifiedGroupKFold: stratified by class, with whole groups. Every training image
+    is in the validation set of one fold. The result does not depend on the order of the images.
+
+    Args:
+        manifest: As for `split`.
+        groups: As for `split`.
+        number: Of the folds. For one, `split` holds validation images out.
+        validation_fraction: As for `split`; not used with several folds.
+        seed: Selects the validation images.
+
+    Raises:
+        DataError: There are too few training images or groups to have both classes in both sets of each fold.
+    """
+    if number == 1:
+        parts = split(manifest, groups, validation_fraction, seed)
+        return [{"train": parts.train, "validation": parts.validation}]
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    train, labels = _training_images(manifest)
+    numbered = number_groups(groups[train])
+    for label, name in enumerate(CLASSES):
+        n_groups = len(np.unique(numbered[labels == label]))
+        if n_groups < number:
+            raise DataError(
+                f"train/{name} has {n_groups} distinct images, but {number} folds need as many; add images or lower "
+                "`folds` in the sweep config."
+            )
+    drawn = list(StratifiedGroupKFold(number, shuffle=True, random_state=seed).split(train, labels, numbered))
+    if any(len(np.unique(labels[part])) < len(CLASSES) for pair in drawn for part in pair):
+        raise DataError(
+            "A fold would have only one class, because groups of look-alike images stay together; add images or lower "
+            "`folds` in the sweep config."
+        )
+    return [{"train": np.sort(train[rest]), "validation": np.sort(train[held_out])} for rest, held_out in drawn]
+
+
+def whole(folds: Sequence[Fold], manifest: Manifest) -> Split:
+    """Put the folds together; the test images stay the test set."""
+    train, validation = (np.unique(np.concatenate([fold[part] for fold in folds])) for part in ("train", "validation"))
+    test = [index for index, name in enumerate(manifest.splits) if name == "test"]
+    return Split(train, validation, np.array(test, dtype=np.int64))
+
+
+def out_of_fold(folds: Sequence[Fold], values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Put what was found for the validation images of each fold into the order of all validation images."""
+    return np.concatenate(values)[np.argsort(np.concatenate([fold["validation"] for fold in folds]))]
 
 
 def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: float, seed: int) -> Split:
@@ -35,13 +100,11 @@ def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: fl
     Raises:
         DataError: There are too few training images or groups to have both classes in both sets.
     """
-    by_key = sorted(range(len(manifest.keys)), key=manifest.keys.__getitem__)
-    train = np.array([index for index in by_key if manifest.splits[index] == "train"], dtype=np.int64)
-    labels = np.array(manifest.labels, dtype=np.int64)
+    train, labels = _training_images(manifest)
     # Numbered in the order of the keys, because the draw depends on the numbers.
     numbered = number_groups(groups[train])
     sizes = np.zeros((numbered.max(initial=-1) + 1, len(CLASSES)), dtype=np.int64)  # images of each group and class
-    np.add.at(sizes, (numbered, labels[train]), 1)
+    np.add.at(sizes, (numbered, labels), 1)
     needed = max(2, math.ceil(0.5 / validation_fraction))  # fewer would be less than half a validation image
     for name, of_groups in zip(CLASSES, sizes.T, strict=True):
         n_groups = np.count_nonzero(of_groups)
@@ -53,14 +116,19 @@ def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: fl
     is_validation = _draw(sizes, validation_fraction, seed)[numbered]
     rest, validation = np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
     for part, name in ((rest, "training"), (validation, "validation")):
-        if len(np.unique(labels[train][part])) < len(CLASSES):
+        if len(np.unique(labels[part])) < len(CLASSES):
             raise DataError(
                 f"The {name} set would have only one class, because groups of look-alike images stay together; "
                 "add images or choose another validation fraction."
             )
-    test = [index for index, name in enumerate(manifest.splits) if name == "test"]
-    parts = {"train": train[rest], "validation": train[validation], "test": np.array(test, dtype=np.int64)}
-    return Split(**{name: np.sort(part) for name, part in parts.items()})
+    return whole([{"train": train[rest], "validation": train[validation]}], manifest)
+
+
+def _training_images(manifest: Manifest) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices of the training images in the order of their keys, and their labels."""
+    by_key = sorted(range(len(manifest.keys)), key=manifest.keys.__getitem__)
+    train = np.array([index for index in by_key if manifest.splits[index] == "train"], dtype=np.int64)
+    return train, np.array(manifest.labels, dtype=np.int64)[train]
 
 
 def _draw(sizes: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.bool_]:

@@ -1,6 +1,6 @@
 """The leaderboard of a sweep, and its winner."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 import numpy as np
@@ -32,7 +32,8 @@ class LeaderboardRow(ShortcutComparison):
     Before `multiply_adds` it has the same four values as for the colour baseline for each other one, from
     `against_baselines`.
 
-    A failed trial has none of the five that compare it with the best trial on the validation images.
+    A failed trial has none of the five that compare it with the best trial on the validation images. Only with several
+    folds are there columns for them; each fold's AUROC is that of its network on its own validation images.
     """
 
     trial: str
@@ -43,8 +44,13 @@ class LeaderboardRow(ShortcutComparison):
     high: NotRequired[float]
     behind_best: NotRequired[float]  # AUROC of the best trial minus that of this one
     standard_error: NotRequired[float]  # of this paired difference (DeLong)
+    folds: NotRequired[int]
+    fold_mean: NotRequired[float]  # of the folds' AUROCs; this and the following are NaN if a fold failed
+    fold_deviation: NotRequired[float]  # their standard deviation
+    fold_lowest: NotRequired[float]
+    fold_highest: NotRequired[float]
     multiply_adds: int  # of the forward pass of one image
-    best_epoch: int  # from 1; 0 for a failed trial
+    best_epoch: int  # from 1; 0 for a failed trial; with several folds their mean, rounded
     epochs_trained: int
     seconds: float  # of all epochs together
 
@@ -65,7 +71,7 @@ def leaderboard(
 
     Args:
         trials: the hyperparameters by trial key.
-        results: the results by trial key.
+        results: the results by trial key, over all folds.
         labels: int (M,) of the validation images, 1 is malignant.
         groups: int (M,), equal for near-duplicate validation images.
         shortcut: float (M,), the colour baseline's probabilities for the validation images.
@@ -97,6 +103,7 @@ def leaderboard(
             **compared,
             **against_shortcut(labels, probabilities, shortcut),
             **against_baselines(labels, probabilities, baselines or {}),
+            **(_spread(result["fold_aurocs"]) if "fold_aurocs" in result else {}),
             "multiply_adds": result["multiply_adds"],
             "best_epoch": result["best_epoch"],
             "epochs_trained": len(result["history"]),
@@ -124,6 +131,16 @@ def _against_best(
     # The error is undefined if a class has a single image; then only an equal AUROC is within it.
     compared = {"behind_best": behind.difference, "standard_error": behind.standard_error or 0.0}
     return {"validation_auroc": auroc["value"], "low": low, "high": high, **compared}
+
+
+def _spread(aurocs: Sequence[float]) -> dict[str, float]:
+    return {
+        "folds": len(aurocs),
+        "fold_mean": float(np.mean(aurocs)),
+        "fold_deviation": float(np.std(aurocs, ddof=1)),
+        "fold_lowest": float(np.min(aurocs)),
+        "fold_highest": float(np.max(aurocs)),
+    }
 
 
 def against_shortcut(
@@ -177,9 +194,10 @@ def explain_choice(board: "pd.DataFrame") -> str:
         return f"{winner['trial']} is the only trial with a model."
     if within.empty:
         return f"{winner['trial']} is better than every other trial by more than one standard error."
+    held_out = "out-of-fold" if "folds" in board else "validation"
     tie = (within["multiply_adds"] == winner["multiply_adds"]).any()
     return (
-        f"{len(within) + 1} trials are within one standard error of the best validation AUROC, so their differences "
+        f"{len(within) + 1} trials are within one standard error of the best {held_out} AUROC, so their differences "
         f"may be noise. Of these, {winner['trial']} is "
         f"{'the best of the cheapest ones' if tie else 'the cheapest to run'}."
     )

@@ -23,7 +23,7 @@ from skinlib import config
 from skinlib.errors import ConfigError, SkinlibError
 from skinlib.execution import backends, doctor, provenance, reachability
 from skinlib.execution.record import place_of, recorded
-from skinlib.training.sweep import trials_from
+from skinlib.training.sweep import folds_from, trials_from
 
 # Tasks and cards get configs that were checked when the run began.
 _OF_TASKS_AND_CARDS = {"step", "spin-step", "init", "batch", "kubernetes", "card"}
@@ -99,7 +99,7 @@ class configured(FlowMutator):
                 _check_words(arguments)
                 config.checkpoint_seconds(os.environ | environment)
                 trials = trials_from(configs["sweep"], seed=0) if configs["sweep"] is not None else []
-                _allow_branches(len(trials))
+                _allow_branches(len(trials) * folds_from(configs["sweep"]) if trials else 0)
                 for _, parameter in mutable_flow.parameters:
                     if parameter.name.replace("-", "_") in config.RUN_OPTIONS:
                         parameter.kwargs["callback"] = _checked_option

@@ -12,11 +12,19 @@ from skinlib.reporting import figures
 from skinlib.reporting.baseline_words import BASELINES, near_baseline
 from skinlib.reporting.components import Card, column_title, picture, table, trial_gain_note, unbroken
 from skinlib.reporting.numbers import estimate, number
-from skinlib.reporting.text import COLOUR_BASELINE, estimate_from, trial_gain
+from skinlib.reporting.text import COLOUR_BASELINE, estimate_from, spread, trial_gain
 from skinlib.training.result import Epoch
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_VALIDATION = "The validation images chose this trial, so expect a slightly lower AUROC on other images."
+_FOLDS = (
+    "The out-of-fold AUROC is that of all training images, each predicted by the network that did not learn from it. "
+    "These predictions chose this trial. The model is the mean of its {folds} networks. The curves are means over the "
+    "folds."
+)
 
 
 def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequence[Epoch]], reason: str) -> None:
@@ -31,7 +39,8 @@ def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequen
     failed = leaderboard.loc[leaderboard["status"] != "finished", ["trial", "status", "reason"]]
     chosen = leaderboard.iloc[0]
     card.append(Markdown(f"# Search: {len(leaderboard)} trials, {len(failed)} failed\n\n{reason}"))
-    caveat = "The validation images chose this trial, so expect a slightly lower AUROC on other images."
+    folds = chosen.get("folds", 1)
+    caveat = _FOLDS.format(folds=folds) if folds > 1 else _VALIDATION
     card.append(Markdown(f"{trial_gain_note(chosen)} {COLOUR_BASELINE} {caveat}"))
     _baselines(card, leaderboard)
     card.append(picture(figures.search_figure(leaderboard, histories)))
@@ -40,7 +49,8 @@ def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequen
     hyperparameters = list(leaderboard.columns[list(leaderboard.columns).index("seconds") + 1 :])
     varied = [name for name in hyperparameters if leaderboard[name].nunique(dropna=False) > 1]
     rows = [[name, *_comparison(trial)] for name, trial in zip(names, trials, strict=True)]
-    heads = ["validation AUROC", "behind best (std. error)", "gain over the colour baseline", "multiply-adds"]
+    heads = ["out-of-fold AUROC", "AUROC of the folds"] if folds > 1 else ["validation AUROC"]
+    heads += ["behind best (std. error)", "gain over the colour baseline", "multiply-adds"]
     card.append(table(rows, ["trial", *heads]))
     card.append(Markdown("## Hyperparameters and training"))
     shown = [*varied, "best_epoch", "epochs_trained", "seconds"]
@@ -76,9 +86,11 @@ def _baselines(card: Card, leaderboard: "pd.DataFrame") -> None:
 
 def _comparison(trial: LeaderboardRow) -> list[str]:
     """Format how a trial performed and what it costs."""
+    spreads = [unbroken(spread(trial))] if "folds" in trial else []
     behind, error, millions = trial["behind_best"], trial["standard_error"], f"{trial['multiply_adds'] / 1e6:,.0f} M"
     if math.isnan(behind):
-        return ["-", "-", "-", millions]
+        return ["-", *spreads, "-", "-", millions]
     auroc = estimate_from(trial["validation_auroc"], trial["low"], trial["high"])
     distance = f"{number(behind)} ({number(error)})" if behind else "best"
-    return [unbroken(words) for words in (estimate(auroc), distance, estimate(trial_gain(trial)), millions)]
+    others = [unbroken(words) for words in (distance, estimate(trial_gain(trial)), millions)]
+    return [unbroken(estimate(auroc)), *spreads, *others]

@@ -154,12 +154,20 @@ training and test: {len(audit["leaks"]):,} pairs.
 
 def _training(training: TrainingFacts, split_sizes: Mapping[str, int]) -> str:
     result, classifier = training.result, training.classifier
+    auroc, aurocs = number(result["validation_auroc"]), result.get("fold_aurocs", [])
+    if aurocs:
+        chosen_on = f"AUROC of out-of-fold predictions for {split_sizes['validation']:,} training images"
+        made = f"""this model: {auroc}; its folds: {number(min(aurocs))} to {number(max(aurocs))}). The mean of \
+{len(aurocs)} networks, each trained on {len(aurocs) - 1} of {len(aurocs)} folds"""
+        source = "the out-of-fold predictions, which are those of single networks"
+    else:
+        chosen_on = f"AUROC on {split_sizes['validation']:,} validation images"
+        made = f"this model: {auroc}, epoch {result['best_epoch']}). Trained on {split_sizes['train']:,} images"
+        source = "validation images"
     return f"""## Training
-Chosen from {training.n_trials:,} trials: the cheapest within one standard error of the best AUROC on \
-{split_sizes["validation"]:,} validation images (this model: {number(result["validation_auroc"])}, epoch \
-{result["best_epoch"]}). Trained on {split_sizes["train"]:,} images; the split keeps duplicates together. Temperature \
-{classifier["temperature"]:.3f} and the threshold (sensitivity {classifier["sensitivity"]:.0%}) come from \
-validation images. The test images were used once.
+Chosen from {training.n_trials:,} trials: the cheapest within one standard error of the best {chosen_on} ({made}; the \
+split keeps duplicates together. Temperature {classifier["temperature"]:.3f} and the threshold (sensitivity \
+{classifier["sensitivity"]:.0%}) come from {source}. The test images were used once.
 
 {_listing(training.trial.model_dump())}; {_listing(result["setting"])}."""
 

@@ -1,5 +1,6 @@
 """Printed reports, and the words and number formats that they share with the cards."""
 
+import math
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal
@@ -70,6 +71,21 @@ def estimate_from(value: float | None, low: float | None = None, high: float | N
     known, *ends = (None if cell != cell else cell for cell in (value, low, high))
     interval = [end for end in ends if end is not None]
     return {"value": known, "interval": interval if len(interval) == 2 else None}
+
+
+def named(model: str, folds: int) -> str:
+    """Name a model by its trial, and say of how many networks it is the mean if it has several."""
+    return (
+        model if folds == 1 else f"{model}, the mean of {folds} networks, each trained on {folds - 1} of {folds} folds"
+    )
+
+
+def spread(trial: LeaderboardRow) -> str:
+    """Format the AUROCs of a trial's folds."""
+    if math.isnan(trial["fold_mean"]):
+        return "-"
+    ends = f"{number(trial['fold_lowest'])} to {number(trial['fold_highest'])}"
+    return f"{number(trial['fold_mean'])}, deviation {number(trial['fold_deviation'])} ({ends})"
 
 
 def trial_gain(trial: ShortcutComparison) -> Estimate:
@@ -216,12 +232,15 @@ def run_summary(
         tracking_uri: of MLflow.
     """
     look = f"mlflow ui --backend-store-uri {tracking_uri}" if tracking_uri.startswith("sqlite") else tracking_uri
-    trials = [["trial", "status", "validation AUROC", "gain over the colour baseline", "epochs", "seconds"]]
     rows: list[LeaderboardRow] = leaderboard.to_dict("records")
+    folds = rows[0].get("folds", 1)
+    heads = ["out-of-fold AUROC", "AUROC of the folds"] if folds > 1 else ["validation AUROC"]
+    trials = [["trial", "status", *heads, "gain over the colour baseline", "epochs", "seconds"]]
     for row in rows:
         auroc = estimate(estimate_from(row["validation_auroc"], row["low"], row["high"]))
         gain = estimate(trial_gain(row))
-        trials.append([row["trial"], row["status"], auroc, gain, str(row["epochs_trained"]), f"{row['seconds']:.0f}"])
+        aurocs = [auroc, spread(row)] if folds > 1 else [auroc]
+        trials.append([row["trial"], row["status"], *aurocs, gain, str(row["epochs_trained"]), f"{row['seconds']:.0f}"])
     scores, without_twins = report["all"], report["without_twins"]
     values = {row.name: metric(row) for row in metric_rows(scores)}
     metrics = [[name, values[name]] for name in _SUMMARY_METRICS if name in values]
@@ -233,7 +252,7 @@ def run_summary(
 
 {table(trials)}
 
-Best trial: {leaderboard["trial"][0]}
+Best trial: {named(leaderboard["trial"][0], folds)}
 Test set: {scores["n"]:,} images, {scores["n_malignant"]:,} malignant, threshold {threshold}; with 95% intervals
 {table(metrics)}
 

@@ -18,12 +18,13 @@ LIVE_CURVES: dict[str, list[Curve]] = {"AUROC": ["validation_auroc"], "loss": ["
 class TrainingCard:
     """A live view of a trial. Metaflow skips refreshes that follow the last one by less than `refresh_interval`."""
 
-    def __init__(self, card: Card, trial: Trial) -> None:
-        """Show the hyperparameters and an empty progress bar."""
+    def __init__(self, card: Card, trial: Trial, fold: int = 1, folds: int = 1) -> None:
+        """Show the hyperparameters and an empty progress bar; name the fold if there are several."""
         self._card = card
         self._epochs = trial.epochs
         self._summary = ""
-        self._heading = Markdown("# Training")
+        self._title = f"# Training, fold {fold} of {folds}" if folds > 1 else "# Training"
+        self._heading = Markdown(self._title)
         self._progress = ProgressBar(max=trial.epochs, label="epoch")
         self._charts = [VegaChart(_chart([], trial.epochs, *curves)) for curves in LIVE_CURVES.items()]
         values = [[column_title(name), value] for name, value in trial.model_dump().items()]
@@ -36,7 +37,7 @@ class TrainingCard:
         last, best = history[-1], max(history, key=lambda epoch: epoch["validation_auroc"])
         auroc = f"Best validation AUROC **{best['validation_auroc']:.3f}** in epoch {best['epoch']}"
         self._summary = f"{auroc}, {last['images_per_second']:,.0f} images/s"
-        self._heading.update(f"# Training\n\n{self._summary}")
+        self._heading.update(f"{self._title}\n\n{self._summary}")
         self._progress.update(last["epoch"])
         for chart, curves in zip(self._charts, LIVE_CURVES.items(), strict=True):
             chart.update(_chart(history, self._epochs, *curves))
@@ -52,7 +53,7 @@ class TrainingCard:
         """
         words = reason.replace("<", "< ")  # otherwise the card takes what follows for HTML
         note = trial_gain_note(above_shortcut) if "above_shortcut" in above_shortcut else ""
-        parts = [f"# Training: {status}", words, self._summary, note]
+        parts = [f"{self._title}: {status}", words, self._summary, note]
         self._heading.update("\n\n".join(part for part in parts if part))
         self._card.refresh()
 

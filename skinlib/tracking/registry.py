@@ -90,7 +90,7 @@ def register(
         name: of the registered model; it is created if missing.
         flow_run: names the run in MLflow if the parent run holds another result.
         graph: from `export_graph`; what is served.
-        weights: the network's state dict by name, for further training.
+        weights: the model's arrays by name, from `ensemble.join`, for further training.
         settings: what the network is served with.
         data_hash: of the manifest.
         metrics: on the test set; None is not recorded. They are logged, and become tags of the version.

@@ -1,4 +1,4 @@
-"""MLflow's runs: one parent run per flow run, one child run per trial.
+"""MLflow's runs: one parent run per flow run, one child run per trial and fold.
 
 A retried or resumed task continues an unfinished run, found by the flow run's key or the training's key. A finished run
 is never written to again: other figures, as after `resume train` of a run that had succeeded, get a run of their own.
@@ -81,6 +81,7 @@ class TrialLog:
         parent: RecordedRun,
         trial_key: str,
         *,
+        name: str | None = None,
         training_key: str,
         params: Mapping[str, object],
         tags: Mapping[str, object],
@@ -90,10 +91,12 @@ class TrialLog:
 
         Args:
             parent: from `start_run`.
-            trial_key: names the run.
+            trial_key: a tag of the run, and its name if it is not given.
+            name: of the run, such as that of a trial's fold.
             training_key: of the trial's checkpoint, so that the run is continued where the training is.
         """
         self._parent, self._trial_key, self._training_key = parent, trial_key, training_key
+        self._name = name or trial_key
         self._params, self._tags = _params(params), to_tags(tags, git_commit)
         self._run_id: str | None = None
         self._finished: list[Run] = []
@@ -171,7 +174,7 @@ class TrialLog:
                 return None
             else:
                 tags = identity | {"skinlib.trial": self._trial_key}
-                run_id = client.create_run(experiment_id, tags=tags, run_name=self._trial_key).info.run_id
+                run_id = client.create_run(experiment_id, tags=tags, run_name=self._name).info.run_id
             client.log_batch(run_id, params=self._params, tags=self._tags)
             self._run_id = run_id
         return self._run_id

@@ -4,17 +4,15 @@ import hashlib
 import io
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from skinlib.config import checkpoint_seconds
+from skinlib.data.split import Fold
 from skinlib.data.storage import Store
 from skinlib.errors import StorageError
 from skinlib.training.result import Epoch
@@ -121,12 +119,12 @@ def checkpoint_folder(run_key: str) -> str:
     return f"skinlib/checkpoints/{run_key}"
 
 
-def checkpoint_key(run_key: str, trial_key: str, data_hash: str, split: Mapping[str, NDArray[np.integer]]) -> str:
-    """Return the key of a trial's checkpoint.
+def checkpoint_key(run_key: str, branch: str, data_hash: str, fold: Fold) -> str:
+    """Return the key of the checkpoint of a branch, which is named as in `sweep.branches`.
 
     It names the images and their split, since `resume ingest` may find other images or run other code.
     """
     images = hashlib.sha256(data_hash.encode())
-    for part in ("train", "validation"):
-        images.update(f"{part}: {split[part].tolist()}".encode())
-    return f"{checkpoint_folder(run_key)}/{trial_key}-{images.hexdigest()[:12]}.pt"
+    for part, index in (("train", fold["train"]), ("validation", fold["validation"])):
+        images.update(f"{part}: {index.tolist()}".encode())
+    return f"{checkpoint_folder(run_key)}/{branch}-{images.hexdigest()[:12]}.pt"

@@ -1,11 +1,15 @@
-"""What a trial gives: its history, held-out probabilities and weights."""
+"""What a trial gives: its history, held-out probabilities and weights; and its result over the folds."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
+
+from skinlib.data.split import Fold, out_of_fold
 
 Status = Literal["finished", "diverged", "out of memory"]
 
@@ -38,7 +42,10 @@ class Setting(TypedDict):
 
 
 class TrialSummary(TypedDict):
-    """The artifact `result`: a `TrialResult` without its weights."""
+    """The artifact `result`: a `TrialResult` without its weights; or what `over_folds` makes of several.
+
+    `fold_aurocs` has the validation AUROC of each fold, NaN for one that failed.
+    """
 
     status: Status
     reason: str
@@ -48,6 +55,7 @@ class TrialSummary(TypedDict):
     validation_probabilities: NDArray[np.float64]
     setting: Setting
     multiply_adds: int
+    fold_aurocs: NotRequired[list[float]]
 
 
 @dataclass(frozen=True)
@@ -88,3 +96,56 @@ class TrialResult:
             "setting": self.setting,
             "multiply_adds": self.multiply_adds,
         }
+
+
+def over_folds(results: Sequence[TrialSummary], folds: Sequence[Fold], labels: NDArray[np.int64]) -> TrialSummary:
+    """Put the results of a trial on all folds together; that of a single fold stays what it is.
+
+    The probabilities are out-of-fold: each image has that of the network that did not learn from it. The AUROC is that
+    of all of them together. An epoch of the history is the mean over the folds that reached it, and its seconds their
+    sum. `best_epoch` is the mean, rounded; `multiply_adds` are those of all networks.
+
+    If a fold failed, the trial failed, with the reason of the first such fold.
+
+    Args:
+        results: one for each fold, in their order.
+        folds: from `split.folds`.
+        labels: int64 (N,) of all images, 1 is malignant.
+    """
+    if len(results) == 1:
+        return results[0]
+    from sklearn.metrics import roc_auc_score
+
+    together: TrialSummary = {
+        **results[0],
+        "history": [_mean([epoch for epoch in row if epoch]) for row in zip_longest(*(r["history"] for r in results))],
+        "multiply_adds": sum(result["multiply_adds"] for result in results),
+        "fold_aurocs": [result["validation_auroc"] for result in results],
+    }
+    for number, result in enumerate(results, start=1):
+        if result["status"] != "finished":
+            together["status"], together["reason"] = result["status"], f"fold {number}: {result['reason']}"
+            together["best_epoch"], together["validation_auroc"] = 0, math.nan
+            together["validation_probabilities"] = np.zeros(0)
+            return together
+    held_out = [labels[fold["validation"]] for fold in folds]
+    reasons = list(dict.fromkeys(result["reason"] for result in results))
+    probabilities = out_of_fold(folds, [result["validation_probabilities"] for result in results])
+    together["reason"] = f"{' or '.join(reasons)} in each of {len(results)} folds"
+    together["best_epoch"] = round(np.mean([result["best_epoch"] for result in results]))
+    together["validation_auroc"] = float(roc_auc_score(out_of_fold(folds, held_out), probabilities))
+    together["validation_probabilities"] = probabilities
+    return together
+
+
+def _mean(epochs: Sequence[Epoch]) -> Epoch:
+    return {
+        "epoch": epochs[0]["epoch"],
+        "time_ms": max(epoch["time_ms"] for epoch in epochs),
+        "train_loss": float(np.mean([epoch["train_loss"] for epoch in epochs])),
+        "validation_loss": float(np.mean([epoch["validation_loss"] for epoch in epochs])),
+        "validation_auroc": float(np.mean([epoch["validation_auroc"] for epoch in epochs])),
+        "learning_rate": float(np.mean([epoch["learning_rate"] for epoch in epochs])),
+        "images_per_second": float(np.mean([epoch["images_per_second"] for epoch in epochs])),
+        "seconds": sum(epoch["seconds"] for epoch in epochs),
+    }

@@ -1,8 +1,8 @@
-"""Sweep configs: the trials of a list, a grid or a random search, validated before the run starts."""
+"""Sweep configs: the trials of a list, a grid or a random search and their folds, validated before the run starts."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, TypeAlias
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Annotated, Literal, TypeAlias, TypedDict
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
@@ -11,7 +11,8 @@ from skinlib.data.storage import Store
 from skinlib.errors import ConfigError
 from skinlib.training.trial import Trial
 
-MAX_TRIALS = 1000  # each is a task; many more are a slip, such as a grid of too many values
+MAX_BRANCHES = 1000  # each is a task; many more are a slip, such as a grid of too many values
+MAX_FOLDS = 20  # each is a network that the model runs for every image
 Settings: TypeAlias = dict[str, object]  # some hyperparameters by name, checked when they become a Trial
 Values: TypeAlias = Annotated[list[object], Field(min_length=1)]
 
@@ -43,41 +44,58 @@ class _LogUniform(Strict):
         return loguniform(*self.log_uniform)
 
 
-class ListSweep(Strict):
+class Branch(TypedDict):
+    """One training: the key of its trial, and the number of its fold, from 1."""
+
+    trial: str
+    fold: int
+
+
+class _Sweep(Strict):
+    base: Settings = Field({})
+    folds: int = Field(1, ge=1, le=MAX_FOLDS)
+
+    def _refuse_too_many(self, trials: int) -> None:
+        if trials * self.folds > MAX_BRANCHES:
+            each = f" of {self.folds} folds" if self.folds > 1 else ""
+            raise ConfigError(
+                f"The sweep config has {trials:,} trials{each}, more than {MAX_BRANCHES // self.folds:,}; give fewer "
+                "values, or use the strategy random with `samples`."
+            )
+
+
+class ListSweep(_Sweep):
     """The trials as written; each overrides `base`."""
 
     strategy: Literal["list"]
-    base: Settings = Field({})
     trials: list[Settings] = Field(min_length=1)
 
     def settings(self, seed: int) -> list[Settings]:
         """Return what each trial sets in addition to `base`."""
-        _refuse_more_than_max_trials(len(self.trials))
+        self._refuse_too_many(len(self.trials))
         return self.trials
 
 
-class GridSweep(Strict):
+class GridSweep(_Sweep):
     """Every combination of the values in `space` (scikit-learn's ParameterGrid)."""
 
     strategy: Literal["grid"]
-    base: Settings = Field({})
     space: dict[str, Values] = Field(min_length=1)
 
     def settings(self, seed: int) -> list[Settings]:
         """Return what each trial sets in addition to `base`."""
         from sklearn.model_selection import ParameterGrid
 
-        _refuse_more_than_max_trials(math.prod(map(len, self.space.values())))
+        self._refuse_too_many(math.prod(map(len, self.space.values())))
         return list(ParameterGrid(self.space))
 
 
-class RandomSweep(Strict):
+class RandomSweep(_Sweep):
     """`samples` draws from lists, `{"uniform": [low, high]}` or `{"log_uniform": [low, high]}` (ParameterSampler)."""
 
     strategy: Literal["random"]
-    base: Settings = Field({})
     space: dict[str, Values | _Uniform | _LogUniform] = Field(min_length=1)
-    samples: int = Field(ge=1, le=MAX_TRIALS)
+    samples: int = Field(ge=1, le=MAX_BRANCHES)
 
     @field_validator("space")
     @classmethod
@@ -91,6 +109,7 @@ class RandomSweep(Strict):
         """Return what each trial sets in addition to `base`."""
         from sklearn.model_selection import ParameterSampler
 
+        self._refuse_too_many(self.samples)
         space = {name: v if isinstance(v, list) else v.distribution() for name, v in self.space.items()}
         sizes = [len(values) if isinstance(values, list) else math.inf for values in self.space.values()]
         if self.samples > math.prod(sizes):
@@ -105,14 +124,6 @@ class RandomSweep(Strict):
         ]
 
 
-def _refuse_more_than_max_trials(number: int) -> None:
-    if number > MAX_TRIALS:
-        raise ConfigError(
-            f"The sweep config has {number:,} trials, more than {MAX_TRIALS:,}; give fewer values, or use the strategy "
-            "random with `samples`."
-        )
-
-
 _SWEEP: TypeAdapter[ListSweep | GridSweep | RandomSweep] = TypeAdapter(
     Annotated[ListSweep | GridSweep | RandomSweep, Field(discriminator="strategy")]
 )
@@ -123,28 +134,45 @@ def trials_from(config: Mapping[str, object], seed: int) -> list[Trial]:
 
     Args:
         config: The content of a file in configs/sweeps: `strategy` (list, grid or random), `base` (the settings that
-            all trials share) and, depending on the strategy, `trials`, `space` and `samples`.
+            all trials share), `folds` and, depending on the strategy, `trials`, `space` and `samples`.
         seed: Seeds the random search.
 
     Raises:
         ConfigError: One sentence that names every wrong key and what is wrong with it.
     """
-    try:
-        sweep = _SWEEP.validate_python(dict(config))
-    except ValidationError as error:
-        raise ConfigError(f"The sweep config is wrong: {_explain(error)}.") from error
+    sweep = _read(config)
     trials: list[Trial] = []
     for position, settings in enumerate(sweep.settings(seed), start=1):
         try:
             trial = Trial.model_validate({**sweep.base, **settings})
         except ValidationError as error:
-            raise ConfigError(f"The sweep config is wrong in trial {position}: {_explain(error)}.") from error
+            raise ConfigError(
+                f"The sweep config is wrong in trial {position}: {_explain(error, Trial.model_fields)}."
+            ) from error
         if trial in trials:
             raise ConfigError(
                 f"The sweep config is wrong: trial {position} repeats trial {trials.index(trial) + 1}; remove it."
             )
         trials.append(trial)
     return trials
+
+
+def folds_from(config: Mapping[str, object]) -> int:
+    """Return the number of folds of a sweep config, 1 without cross-validation.
+
+    Raises:
+        ConfigError: As in `trials_from`.
+    """
+    return _read(config).folds
+
+
+def branches(trials: Iterable[str], folds: int) -> dict[str, Branch]:
+    """Name the trainings of a sweep: KEY of the trial, or with more than one fold KEY.fold-1, KEY.fold-2 and so on."""
+    return {
+        f"{trial}.fold-{fold}" if folds > 1 else trial: {"trial": trial, "fold": fold}
+        for trial in trials
+        for fold in range(1, folds + 1)
+    }
 
 
 def store_weights(trials: Sequence[Trial], store: Store) -> None:
@@ -173,5 +201,13 @@ def with_stored_weights(trial: Trial, store: Store) -> Trial:
     return trial.model_copy(update={"weights": fetch_weights(trial.weights, store)})
 
 
-def _explain(error: ValidationError) -> str:
-    return explain(error, Trial.model_fields, ("list", "grid", "random"), ("_Uniform", "_LogUniform", "list[any]"))
+def _read(config: Mapping[str, object]) -> ListSweep | GridSweep | RandomSweep:
+    try:
+        return _SWEEP.validate_python(dict(config))
+    except ValidationError as error:
+        known = {name for sweep in (ListSweep, GridSweep, RandomSweep) for name in sweep.model_fields}
+        raise ConfigError(f"The sweep config is wrong: {_explain(error, sorted(known))}.") from error
+
+
+def _explain(error: ValidationError, known: Collection[str]) -> str:
+    return explain(error, known, ("list", "grid", "random"), ("_Uniform", "_LogUniform", "list[any]"))

@@ -50,9 +50,7 @@ def node_modules() -> Path | None:
 def test_the_graph_gives_the_same_answer_in_node(tmp_path: Path) -> None:
     network = resnet.build("resnet10").eval()
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
-    graph = export_graph(
-        weights, results.CLASSIFIER, results.photographs(60), np.arange(40), np.arange(40, 60), np.zeros(60, bool)
-    )
+    graph = export_graph(weights, results.CLASSIFIER, results.photographs(60), results.FOLDS, np.zeros(60, bool))
     (tmp_path / "model.onnx").write_bytes(graph)
     picture = results.photographs(1)
     Image.fromarray(picture[0]).save(tmp_path / "lesion.png")

@@ -23,6 +23,4 @@ def weights(network: resnet.Network) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="session")
 def graph(weights: dict[str, np.ndarray]) -> bytes:
     """The network as it is served. It is familiar with smooth pictures."""
-    return export_graph(
-        weights, results.CLASSIFIER, results.photographs(60), np.arange(40), np.arange(40, 60), np.zeros(60, bool)
-    )
+    return export_graph(weights, results.CLASSIFIER, results.photographs(60), results.FOLDS, np.zeros(60, bool))

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from skinlib.audit.traces import Standout
+from skinlib.data.split import Fold
 from skinlib.evaluation.scores import Report, build_report, histograms
 from skinlib.evaluation.stress import StressRow
 from skinlib.serving.settings import ClassifierSettings
@@ -18,6 +19,7 @@ LABELS = np.array([0] * 60 + [1] * 40)
 PROBABILITIES = np.clip(np.random.default_rng(0).normal(0.3 + 0.4 * LABELS, 0.2), 0.001, 0.999)
 HISTOGRAMS = histograms(LABELS, PROBABILITIES)
 THRESHOLD = 0.3
+FOLDS: list[Fold] = [{"train": np.arange(40), "validation": np.arange(40, 60)}]  # of 60 photographs
 STRESS: list[StressRow] = [
     {"name": "unchanged", "auroc": 0.9556, "sensitivity": 0.9289, "specificity": 0.8299, "auroc_change": 0.0,
      "probability_change": 0.0},

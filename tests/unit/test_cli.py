@@ -97,7 +97,8 @@ def scored(tmp_path_factory):
     weights = {name: value.numpy() for name, value in resnet.build("resnet10").state_dict().items()}
     threshold = 0.5
     settings = SETTINGS | {"shortcut": shortcut.fit(shortcut.colours(packed.images), packed.labels)}
-    graph = export_graph(weights, settings, packed.images, np.arange(20), np.arange(20, 30), np.zeros(30, bool))
+    folds = [{"train": np.arange(20), "validation": np.arange(20, 30)}]
+    graph = export_graph(weights, settings, packed.images, folds, np.zeros(30, bool))
     probabilities = Graph(graph).score(packed.images).probability
     metrics = binary_metrics(packed.labels, probabilities, threshold)
     with pytest.MonkeyPatch.context() as patch:

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from skinlib.audit import baselines
 from skinlib.data.manifest import Manifest
 from skinlib.data.packing import PackedDataset
+from skinlib.data.split import Fold
 from skinlib.data.traces import FileTraces, columns, file_traces
 
 N = 240
@@ -97,3 +98,16 @@ def test_a_part_without_images_has_no_probabilities(part: str) -> None:
 def test_the_same_images_give_the_same_figures() -> None:
     first, second = (baselines.predictions(packed(), PARTS)["test"]["file traces"] for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_each_validation_image_is_predicted_by_the_fold_that_held_it_out() -> None:
+    files = [saved(image, quality=75 + 5 * int(label)) for image, label in zip(IMAGES, LABELS, strict=True)]
+    everything, sources = np.arange(180), ["A" if i < 90 else "B" for i in range(N)]
+    folds: list[Fold] = [{"train": everything[i::2], "validation": everything[1 - i :: 2]} for i in (0, 1)]
+    dataset = packed(files, sources)
+    found = baselines.held_out(dataset, folds, {"train": everything, "test": PARTS["test"]}, "clinic")
+    for fold in folds:
+        alone = baselines.predictions(dataset, {**fold}, "clinic")["validation"]
+        for name, expected in alone.items():
+            np.testing.assert_array_equal(found["validation"][name][fold["validation"]], expected)
+    assert found["test"].keys() == found["validation"].keys() == {"file traces", "source"}

@@ -1,4 +1,4 @@
-"""The split: a stratified partition that keeps groups whole and does not depend on the order of the images."""
+"""The split and the folds: stratified partitions that keep groups whole, whatever the order of the images."""
 
 from random import Random
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 
 from skinlib.data.manifest import CLASSES, Manifest
-from skinlib.data.split import Split, split
+from skinlib.data.split import Fold, Split, folds, out_of_fold, split, whole
 from skinlib.errors import DataError
 from tests.unit.data.conftest import FOLDERS
 
@@ -143,3 +144,91 @@ def test_a_split_that_would_leave_a_set_with_one_class_is_refused() -> None:
     manifest, groups = _of_groups({(n, n % 2): 11 for n in range(8)})
     with pytest.raises(DataError, match=r"validation set would have only one class"):
         split(manifest, groups, 0.1, seed=0)  # 4 images of each class
+
+
+_numbers = st.integers(2, 4)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(grouped(), _numbers, _seeds)
+def test_every_training_image_is_validated_in_one_fold_and_trained_on_in_the_others(
+    data: tuple[Manifest, np.ndarray], number: int, seed: int
+) -> None:
+    manifest, groups = data
+    made = folds(manifest, groups, number, 0.15, seed)
+    together = whole(made, manifest)
+    assert len(made) == number
+    assert list(together.test) == [i for i, name in enumerate(manifest.splits) if name == "test"]
+    assert sorted(np.concatenate([fold["validation"] for fold in made])) == list(together.validation)
+    assert sorted([*together.train, *together.test]) == list(range(len(manifest.keys)))
+    for fold in made:
+        assert sorted(np.concatenate([fold["train"], fold["validation"]])) == list(together.train)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(grouped(), _numbers, _seeds)
+def test_a_fold_never_cuts_a_group(data: tuple[Manifest, np.ndarray], number: int, seed: int) -> None:
+    manifest, groups = data
+    for fold in folds(manifest, groups, number, 0.15, seed):
+        assert not set(groups[fold["train"]]) & set(groups[fold["validation"]])
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(grouped(), _numbers, _seeds, st.randoms(use_true_random=False))
+def test_folds_are_those_of_scikit_learn_whatever_the_order_of_the_images(
+    data: tuple[Manifest, np.ndarray], number: int, seed: int, random: Random
+) -> None:
+    manifest, groups = data
+    train = [i for i in range(len(manifest.keys)) if manifest.splits[i] == "train"]  # in the order of their keys
+    names = list(dict.fromkeys(groups[train]))
+    own_groups = [names.index(group) for group in groups[train]]
+    theirs = StratifiedGroupKFold(number, shuffle=True, random_state=seed)
+    expected = [
+        {manifest.keys[train[i]] for i in held_out}
+        for _, held_out in theirs.split(train, np.array(manifest.labels)[train], own_groups)
+    ]
+    order = list(range(len(manifest.keys)))
+    random.shuffle(order)
+    columns = ("keys", "sizes", "labels", "splits", "sha256")
+    shuffled = Manifest(*(tuple(getattr(manifest, name)[i] for i in order) for name in columns))
+    found = folds(shuffled, 1000 - groups[order], number, 0.15, seed)
+    assert [{shuffled.keys[i] for i in fold["validation"]} for fold in found] == expected
+
+
+@pytest.mark.parametrize("number", [2, 3, 5, 10])
+@pytest.mark.parametrize("seed", range(3))
+def test_each_fold_has_its_share_of_each_class(number: int, seed: int) -> None:
+    manifest, groups = _hundred_and_fifty()
+    groups[:20] //= 4  # five groups of four images
+    made = folds(manifest, groups, number, 0.15, seed)
+    for label, n in ((0, 100), (1, 50)):
+        held_out = [sum(manifest.labels[i] == label for i in fold["validation"]) for fold in made]
+        assert max(abs(each - n / number) for each in held_out) <= 2  # half of the largest group
+
+
+def test_one_fold_is_the_split() -> None:
+    manifest, groups = _hundred_and_fifty()
+    (fold,) = folds(manifest, groups, 1, 0.15, seed=3)
+    parts = split(manifest, groups, 0.15, seed=3)
+    assert [*fold["train"], *fold["validation"]] == [*parts.train, *parts.validation]
+    assert list(whole([fold], manifest).validation) == list(parts.validation)
+
+
+def test_a_class_with_fewer_distinct_images_than_folds_is_refused() -> None:
+    manifest, groups = _of_groups({(0, 0): 2, (1, 0): 2, (2, 0): 1, (3, 1): 1, (4, 1): 9})
+    with pytest.raises(DataError, match=r"train/malignant has 2 distinct images, but 3 folds need as many; add"):
+        folds(manifest, groups, 3, 0.15, seed=0)
+
+
+def test_a_fold_with_one_class_is_refused() -> None:
+    manifest, groups = _of_groups({(0, 0): 20, (0, 1): 1, (1, 1): 20, (1, 0): 1, (2, 0): 20})
+    with pytest.raises(DataError, match=r"A fold would have only one class, .* lower `folds`"):
+        folds(manifest, groups, 2, 0.15, seed=0)
+
+
+def test_values_of_the_folds_come_into_the_order_of_the_images() -> None:
+    made: list[Fold] = [
+        {"train": np.array([2, 4]), "validation": np.array([7, 9])},
+        {"train": np.array([7, 9]), "validation": np.array([2, 4])},
+    ]
+    assert list(out_of_fold(made, [np.array([0.7, 0.9]), np.array([0.2, 0.4])])) == [0.2, 0.4, 0.7, 0.9]

@@ -142,3 +142,22 @@ def test_a_row_has_the_difference_to_every_other_baseline() -> None:
 def test_a_failed_trial_has_the_auroc_of_the_shortcut_only() -> None:
     found = selection.against_shortcut(LABELS, np.zeros(0), SHORTCUT)
     assert found == {"shortcut_auroc": pytest.approx(roc_auc_score(LABELS, SHORTCUT))}
+
+
+def test_a_row_of_a_cross_validated_trial_has_the_spread_over_its_folds() -> None:
+    aurocs = [0.9, 0.8, 0.85]
+    board = rank({"a": {**result(scores(1, 1)), "fold_aurocs": aurocs}, "b": {**FAILED, "fold_aurocs": [0.9, np.nan]}})
+    row, failed = board.iloc[0], board.iloc[1]
+    assert (row["folds"], row["fold_lowest"], row["fold_highest"]) == (3, 0.8, 0.9)
+    assert row["fold_mean"] == pytest.approx(0.85)
+    assert row["fold_deviation"] == pytest.approx(np.std(aurocs, ddof=1))
+    assert np.isnan(failed[["fold_mean", "fold_deviation", "fold_lowest", "fold_highest"]].astype(float)).all()
+
+
+def test_a_trial_of_one_fold_has_no_columns_for_folds() -> None:
+    assert not [name for name in rank({"a": result(scores(1, 1))}) if name.startswith("fold")]
+
+
+def test_the_choice_among_cross_validated_trials_names_the_out_of_fold_auroc() -> None:
+    results = {key: {**result(scores(2, 1)), "fold_aurocs": [0.9, 0.8]} for key in "ab"}
+    assert "one standard error of the best out-of-fold AUROC" in selection.explain_choice(rank(results))

@@ -234,11 +234,12 @@ SkinLesionFlow()
 
 
 @pytest.mark.parametrize(
-    ("trials", "options", "limit"), [(2, [], 100), (150, [], 150), (150, ["--max-num-splits=9"], 9)]
+    ("trials", "folds", "options", "limit"),
+    [(2, 1, [], 100), (150, 1, [], 150), (75, 2, [], 150), (150, 1, ["--max-num-splits=9"], 9)],
 )
-def test_metaflow_accepts_as_many_branches_as_the_sweep_has_trials(tmp_path, trials, options, limit):
+def test_metaflow_accepts_as_many_branches_as_the_sweep_has_trials_and_folds(tmp_path, trials, folds, options, limit):
     space = {"epochs": list(range(1, trials + 1))}
-    (tmp_path / "sweep.json").write_text(json.dumps({"strategy": "grid", "space": space}))
+    (tmp_path / "sweep.json").write_text(json.dumps({"strategy": "grid", "space": space, "folds": folds}))
     result = call(tmp_path, "-c", LIMIT, "--config", "sweep", "sweep.json", "run", *options)
     assert result.stdout.splitlines()[-1] == f"{limit} 16", result.stderr
 

@@ -54,3 +54,17 @@ def test_card_says_once_what_all_trials_share(card):
 def test_card_takes_less_than_a_megabyte_and_a_half(card):
     leaderboard_card.show(card, *search(40, 10), "")
     assert card.n_bytes() < 1_500_000
+
+
+def test_card_shows_the_spread_over_the_folds(card):
+    board, histories = search(1)
+    spread = {"folds": 5, "fold_mean": 0.951, "fold_deviation": 0.012, "fold_lowest": 0.93, "fold_highest": 0.96}
+    for place, (name, value) in enumerate(spread.items(), start=3):
+        board.insert(place, name, [value, 5 if name == "folds" else np.nan])
+    leaderboard_card.show(card, board, histories, "")
+    rows = card.table("# Search")
+    assert rows["resnet18-00 (chosen)"][1] == "0.951, deviation 0.012 (0.930 to 0.960)"
+    assert rows["resnet18-01"][:3] == ["-", "-", "-"]
+    assert "out-of-fold AUROC" in card.text()
+    assert "the mean of its 5 networks" in card.text()
+    assert "validation AUROC" not in card.text()

@@ -183,3 +183,15 @@ def test_a_usual_card_fits_into_mlflow_s_description_up_to_its_long_tables():
     origin = replace(FACTS.origin, versions=dict.fromkeys(packages, "12.10.13"))
     facts = replace(FACTS, origin=origin, verdict=verdict(FACTS.report, FACTS.elsewhere, []))
     assert model_card.render(facts).index("## By source") < registry.DESCRIPTION_LIMIT - 200
+
+
+def test_card_of_an_ensemble_says_what_it_is_the_mean_of_and_where_its_threshold_comes_from():
+    split_sizes = {"train": 2110, "validation": 2110, "test": 527}
+    crossed = replace(FACTS.training, result={**RESULT, "fold_aurocs": [0.931, 0.94, 0.951]})
+    card = model_card.render(replace(FACTS, data=replace(DATA, split_sizes=split_sizes), training=crossed))
+    for words in (
+        "the best AUROC of out-of-fold predictions for 2,110 training images",
+        "(this model: 0.932; its folds: 0.931 to 0.951). The mean of 3 networks, each trained on 2 of 3 folds;",
+        "come from the out-of-fold predictions, which are those of single networks.",
+    ):
+        assert words in card

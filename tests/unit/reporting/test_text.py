@@ -223,3 +223,13 @@ def test_audit_report_counts_unusable_files_by_reason(audit):
     assert rows[0] == "Unusable files, left out: 1,200"
     named = "train/benign/0.heic, train/benign/1.heic, train/benign/2.heic"
     assert rows[1] == f"1,200  it is a HEIC photograph, such as {named}"
+
+
+def test_run_summary_of_a_cross_validated_search_shows_the_folds_and_what_the_model_is():
+    spread = {"fold_mean": 0.9, "fold_deviation": 0.02, "fold_lowest": 0.88, "fold_highest": 0.92}
+    board = LEADERBOARD.assign(folds=5, **spread)
+    shown = text.run_summary(board, results.report(), REGISTERED, PROMOTION, "http://mlflow", False)
+    assert "out-of-fold AUROC" in shown
+    assert "0.900, deviation 0.020 (0.880 to 0.920)" in shown
+    best = "Best trial: resnet10-32px-1a2b3c4d, the mean of 5 networks, each trained on 4 of 5 folds\n"
+    assert best in shown

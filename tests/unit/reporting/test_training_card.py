@@ -46,3 +46,10 @@ def test_card_shows_the_gain_over_the_colour_baseline_at_the_end(card):
 def test_card_sends_a_few_kilobytes_per_refresh(card):
     TrainingCard(card, Trial(epochs=100)).update(history(100, 1.0))
     assert len(card.text()) < 30_000
+
+
+def test_card_names_the_fold_if_there_are_several(card):
+    training = TrainingCard(card, TRIAL, 2, 5)
+    assert "# Training, fold 2 of 5" in card.text()
+    training.finish("finished", "all 20 epochs", {})
+    assert "# Training, fold 2 of 5: finished" in card.text()

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from skinlib.data import images
+from skinlib.data.split import Fold
 from skinlib.evaluation.calibration import calibrate
-from skinlib.networks import resnet
+from skinlib.networks import ensemble, familiarity, resnet
 from skinlib.networks.inference import predict_tensor, to_tensor
 from skinlib.serving import export
 from skinlib.serving.classifier import Graph
@@ -55,18 +56,59 @@ def test_the_graph_is_valid_and_holds_its_settings_to_the_last_digit(
     weights: dict[str, np.ndarray], tmp_path: Path
 ) -> None:
     settings: ClassifierSettings = {**SETTINGS, "temperature": 1.1 + 2e-16, "threshold": 1 / 3}
-    graph = export.export_graph(
-        weights, settings, results.photographs(60), np.arange(40), np.arange(40, 60), np.zeros(60, bool)
-    )
+    graph = export.export_graph(weights, settings, results.photographs(60), results.FOLDS, np.zeros(60, bool))
     onnx.checker.check_model(onnx.load_from_string(graph), full_check=True)
     metadata = onnxruntime.InferenceSession(graph).get_modelmeta().custom_metadata_map
     assert json.loads(metadata["skinlib.settings"]) == settings == Graph(graph).settings
 
 
+@pytest.fixture(scope="module")
+def members() -> list[resnet.Network]:
+    networks = []
+    for seed in (1, 2, 3):
+        torch.manual_seed(seed)
+        networks.append(resnet.build("resnet10").eval())
+    return networks
+
+
+FOLDS: list[Fold] = [
+    {"train": np.setdiff1d(np.arange(60), held_out), "validation": held_out}
+    for held_out in (np.arange(0, 60, 3), np.arange(1, 60, 3), np.arange(2, 60, 3))
+]
+ONE_CLASS = np.arange(60) < 20
+
+
+@pytest.fixture(scope="module")
+def joint(members: list[resnet.Network]) -> Graph:
+    weights = [{name: value.numpy() for name, value in network.state_dict().items()} for network in members]
+    photographs = results.photographs(60)
+    return Graph(export.export_graph(ensemble.join(weights), SETTINGS, photographs, FOLDS, ONE_CLASS))
+
+
+@torch.inference_mode()
+def test_an_ensemble_s_graph_gives_the_mean_of_its_members(
+    joint: Graph, members: list[resnet.Network], batch: np.ndarray
+) -> None:
+    size = SETTINGS["image_size"]
+    pixels = to_tensor(batch, size)
+    stages = [network.stages(pixels) for network in members]
+    logits = [network.classify(maps[-1]).double() for network, maps in zip(members, stages, strict=True)]
+    answers = joint.score(batch)
+    found = np.log(answers.probability) - np.log1p(-answers.probability)
+    np.testing.assert_allclose(found, torch.stack(logits).mean(0) / SETTINGS["temperature"], atol=1e-5)
+    evidence = [network.evidence(maps[-1]) for network, maps in zip(members, stages, strict=True)]
+    np.testing.assert_allclose(answers.evidence, torch.stack(evidence).mean(0), atol=1e-5)
+    familiar = [
+        familiarity.fit(network, results.photographs(60), size, fold["train"], fold["validation"], ONE_CLASS)(maps)
+        for network, maps, fold in zip(members, stages, FOLDS, strict=True)
+    ]
+    unfamiliarity, one_class = (torch.stack(parts).mean(0) for parts in zip(*familiar, strict=True))
+    np.testing.assert_allclose(answers.unfamiliarity, unfamiliarity, rtol=1e-4)
+    np.testing.assert_array_equal(answers.unsupported, one_class > 0)
+
+
 def test_the_same_weights_give_the_same_bytes(graph: bytes, weights: dict[str, np.ndarray]) -> None:
-    again = export.export_graph(
-        weights, SETTINGS, results.photographs(60), np.arange(40), np.arange(40, 60), np.zeros(60, bool)
-    )
+    again = export.export_graph(weights, SETTINGS, results.photographs(60), results.FOLDS, np.zeros(60, bool))
     assert again == graph
 
 

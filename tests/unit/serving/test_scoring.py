@@ -20,6 +20,7 @@ from PIL import Image
 from skinlib.audit import shortcut
 from skinlib.audit.drift import histogram
 from skinlib.cli import commands
+from skinlib.data.split import Fold
 from skinlib.errors import ConfigError, DataError, SkinlibError
 from skinlib.serving import scoring
 from skinlib.serving.classifier import Graph
@@ -65,9 +66,8 @@ def uri(tmp_path_factory: pytest.TempPathFactory, weights: dict[str, np.ndarray]
         **results.CLASSIFIER,
         "shortcut": shortcut.fit(colours, (colours[:, 0] > 0.55).astype(np.int64)),
     }
-    graph = onnx.load_from_string(
-        export_graph(weights, settings, images, train, validation, np.zeros(len(images), bool))
-    )
+    folds: list[Fold] = [{"train": train, "validation": validation}]
+    graph = onnx.load_from_string(export_graph(weights, settings, images, folds, np.zeros(len(images), bool)))
     settings["scores"] = histogram(Graph(graph.SerializeToString()).score(images[validation]).probability)
     graph.metadata_props[-1].value = json.dumps(settings)
     uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"

@@ -102,6 +102,12 @@ def test_a_trial_s_run_names_its_settings(mlflow_uri: str, parent: RecordedRun) 
     }
 
 
+def test_a_fold_s_run_has_its_own_name_and_the_trial_as_a_tag(mlflow_uri: str, parent: RecordedRun) -> None:
+    TrialLog(parent, "resnet10-32px", name="resnet10-32px.fold-2", training_key="2.pt", params={}, tags={"fold": 2})
+    tags = children(mlflow_uri, parent)["resnet10-32px"].data.tags
+    assert (tags["mlflow.runName"], tags["skinlib.fold"]) == ("resnet10-32px.fold-2", "2")
+
+
 def test_a_retried_trial_continues_its_run(mlflow_uri: str, parent: RecordedRun) -> None:
     trial_log(parent)
     before = children(mlflow_uri, parent)["resnet10-32px"]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from skinlib.errors import ConfigError
-from skinlib.training.sweep import trials_from
+from skinlib.training.sweep import branches, folds_from, trials_from
 from skinlib.training.trial import Trial
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "sweeps"
@@ -83,7 +83,11 @@ def test_the_key_tells_every_hyperparameter_apart():
         (listed({"learning_rate": float("nan")}), ["learning_rate", "finite"]),
         (listed({"architecture": "resnet10", "weights": "imagenet"}), ["resnet10 has no ImageNet weights"]),
         (listed({"epochs": 3}, {"epochs": 3}), ["trial 2 repeats trial 1"]),
-        ({**listed({}), "trails": []}, ["trails is unknown"]),
+        ({**listed({}), "trails": []}, ["trails is unknown", "did you mean trials"]),
+        ({**listed({}), "fold": 5}, ["fold is unknown", "did you mean folds"]),
+        ({**listed({}), "folds": 0}, ["folds", "greater than or equal to 1", "not 0"]),
+        ({**listed({}), "folds": 21}, ["folds", "less than or equal to 20", "not 21"]),
+        ({**listed({}), "folds": "5"}, ["folds", "integer", "'5'"]),
         ({"strategy": "grid", "space": {"epochs": []}}, ["space.epochs", "at least 1"]),
         ({"strategy": "grid", "space": {"epochs": 3}}, ["space.epochs", "list"]),
         ({"strategy": "random", "samples": 3, "space": {"epochs": [1, 2]}}, ["3 samples", "2 combinations"]),
@@ -116,3 +120,35 @@ def test_a_wrong_config_is_one_sentence_that_names_the_key(config, words):
 def test_more_trials_than_anyone_trains_are_refused_at_once(config):
     with pytest.raises(ConfigError, match=r"The sweep config has [\d,]+ trials, more than 1,000; give fewer values"):
         trials_from(config, seed=0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"strategy": "list", "trials": [{}] * 201},
+        {"strategy": "grid", "space": {"epochs": list(range(1, 202))}},
+        {"strategy": "random", "samples": 201, "space": {"epochs": list(range(1, 999))}},
+    ],
+    ids=["list", "grid", "random"],
+)
+def test_the_limit_counts_every_fold(config):
+    with pytest.raises(ConfigError, match=r"has 201 trials of 5 folds, more than 200; give fewer values"):
+        trials_from({**config, "folds": 5}, seed=0)
+
+
+def test_a_config_without_folds_has_one():
+    assert folds_from(listed({})) == 1
+    assert folds_from({**listed({}), "folds": 5}) == 5
+
+
+def test_the_branches_of_one_fold_are_the_trials():
+    assert branches(["a", "b"], 1) == {"a": {"trial": "a", "fold": 1}, "b": {"trial": "b", "fold": 1}}
+
+
+def test_each_trial_has_a_branch_for_each_fold():
+    assert branches(["a", "b"], 2) == {
+        "a.fold-1": {"trial": "a", "fold": 1},
+        "a.fold-2": {"trial": "a", "fold": 2},
+        "b.fold-1": {"trial": "b", "fold": 1},
+        "b.fold-2": {"trial": "b", "fold": 2},
+    }
