@@ -34,6 +34,7 @@ def assessment(classifier, images):
         described={"source": ["a", "b"] * 4},
         source="source",
         workers=2,
+        baselines={"source": np.arange(8) % 2 / 2},
     )
 
 
@@ -65,6 +66,10 @@ def test_metrics_report_and_stress_agree_on_the_unchanged_images(assessment):
 def test_the_report_is_given_without_twins_and_with_the_probabilities_before_calibration(assessment):
     assert assessment.report["without_twins"]["n"] == 7
     assert assessment.report["all"]["calibration"]["before"] is not None
+
+
+def test_the_report_has_the_other_baselines(assessment):
+    assert assessment.report["all"]["baselines"]["source"]["auroc"]["value"] == 1
 
 
 def test_every_example_has_its_image_and_its_heat(assessment, images):
