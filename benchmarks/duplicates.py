@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinlib.audit import duplicates
+from skinlib.audit import lesions
 from skinlib.data import sample
 from skinlib.data.listing import list_images
 from skinlib.data.manifest import CLASSES
 from skinlib.data.packing import open_packed, prepare
 from skinlib.data.storage import open_store
-from tests.unit.audit.test_duplicates import CHANGES
+from tests.unit.audit.test_lesions import CHANGES
 
 Pairs = set[tuple[int, int]]
 DISTANCES = (2, 6, 10)  # bits: the first gives almost no wrong pairs, the last finds most changes
@@ -49,7 +49,7 @@ def _hash(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 SEARCHES: dict[str, Callable[[NDArray[np.uint8]], Pairs]] = {
-    "skinlib": lambda images: set(duplicates.near(images)),
+    "skinlib": lambda images: set(lesions.same_lesions(images)),
     **{f"pHash, {d} bits": lambda images, d=d: perceptual_hashes(images, d) for d in DISTANCES},  # type: ignore[misc]
 }
 

@@ -8,7 +8,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from skinlib.audit import duplicates, shortcut
+from skinlib.audit import lesions, shortcut
 from skinlib.data.manifest import CLASSES, SPLITS, Counts
 from skinlib.data.packing import PackedDataset
 from skinlib.data.split import number_groups
@@ -38,7 +38,7 @@ class Audit:
 
     Attributes:
         exact_duplicates: Images with identical pixels.
-        near_duplicates: Images that show the same lesion in nearly the same photograph, without the identical ones.
+        near_duplicates: Images that show the same lesion, without the identical ones.
         leaks: Duplicates of both kinds across the splits, the key in train first.
         label_conflicts: Images with identical pixels in different classes.
         doubtful_labels: Near-duplicates in different classes.
@@ -97,11 +97,12 @@ def audit_images(packed: PackedDataset, on_progress: Progress = silent, group_by
     Args:
         packed: The whole data set, train and test.
         group_by: Columns of its metadata; images with an equal value in one of them belong to one group.
-        on_progress: Called with (distinct images searched, all distinct images) regularly and at the end.
+        on_progress: Called with (done, all distinct images) regularly and at the end; done is the share of the work,
+            in images.
     """
     keys, splits, labels = packed.manifest.keys, packed.manifest.splits, packed.manifest.labels
-    exact = duplicates.identical(packed.images)
-    every = duplicates.near(packed.images, on_progress)
+    exact = lesions.identical(packed.images)
+    every = lesions.same_lesions(packed.images, on_progress)
     near = sorted(set(every).difference(exact))
     leaks = [pair if splits[pair[0]] == "train" else pair[::-1] for pair in every if splits[pair[0]] != splits[pair[1]]]
     linked = [pair for name in group_by for pair in _equal(packed.manifest.metadata[name])]

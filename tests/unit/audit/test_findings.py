@@ -107,7 +107,7 @@ def test_a_test_image_is_a_twin_if_a_chain_of_any_length_leads_to_train(images, 
     # Among many look-alikes, the search compares each image with some of the others only.
     keys = sorted(images)
     chain = [keys.index(f"{key}.jpg") for key in ("test/benign/1", "test/benign/2", "train/benign/1")]
-    monkeypatch.setattr("skinlib.audit.duplicates.near", lambda *_: [(chain[0], chain[1]), (chain[1], chain[2])])
+    monkeypatch.setattr("skinlib.audit.lesions.same_lesions", lambda *_: [(chain[0], chain[1]), (chain[1], chain[2])])
     found = audit_images(packed(images))
     assert found.leaks == [("train/benign/1.jpg", "test/benign/2.jpg")]
     assert np.flatnonzero(found.twins).tolist() == chain[:2]
