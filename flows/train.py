@@ -8,16 +8,13 @@ python flows/train.py --config sweep configs/sweeps/cpu.json run --data FOLDER
 import secrets
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from metaflow import Config, FlowSpec, Parameter, card, current, project, resources, retry, step
 
 from skinlib.execution.datastore import run_store
 from skinlib.execution.hooks import configured, mark_failed, parser, prepare  # noqa: F401 (Argo finds mark_failed here)
-
-if TYPE_CHECKING:
-    from skinlib.serving.settings import ClassifierSettings
 
 # Heavy modules (torch, mlflow, matplotlib) are imported in the steps that use them: every task and every refresh of a
 # card is a process of its own that loads this file.
@@ -189,6 +186,7 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.evaluation import selection, threshold
         from skinlib.networks import ensemble
         from skinlib.reporting import leaderboard_card
+        from skinlib.serving import settings
         from skinlib.training.checkpoint import checkpoint_folder
         from skinlib.training.result import over_folds
 
@@ -201,13 +199,8 @@ class SkinLesionFlow(FlowSpec):
         best_key = self.leaderboard["trial"][0]
         self.best_trial = {"key": best_key, **self.trials[best_key]}
         self.best_result, self.weights = results[best_key], ensemble.join([t.weights for t in tasks[best_key]])
-        self.classifier: ClassifierSettings = {
-            "architecture": self.best_trial["architecture"],
-            "image_size": self.best_trial["image_size"],
-            **threshold.operate(labels, self.best_result["validation_probabilities"], self.sensitivity),
-            "sensitivity": self.sensitivity,
-            "shortcut": self.shortcut,
-        }
+        operation = threshold.operate(labels, self.best_result["validation_probabilities"], self.sensitivity)
+        self.classifier = settings.settings(self.best_trial, operation, self.sensitivity, self.shortcut)
         histories = {key: result["history"] for key, result in results.items()}
         reason = selection.explain_choice(self.leaderboard)
         leaderboard_card.show(current.card["leaderboard"], self.leaderboard, histories, reason)

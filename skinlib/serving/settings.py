@@ -1,6 +1,11 @@
 """The settings of a served classifier, everything but its weights."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from skinlib.audit.shortcut import Shortcut
 from skinlib.evaluation.assessment import Settings
+from skinlib.evaluation.threshold import Operation
 from skinlib.networks.architecture import Architecture
 
 
@@ -16,3 +21,23 @@ class ClassifierSettings(Settings):
     architecture: Architecture
     image_size: int
     sensitivity: float
+
+
+def settings(
+    trial: Mapping[str, Any], operation: Operation, sensitivity: float, shortcut: Shortcut
+) -> ClassifierSettings:
+    """Put together what a trial is served with.
+
+    Args:
+        trial: Its hyperparameters, with `architecture` and `image_size`.
+        operation: From `threshold.operate`.
+        sensitivity: For which the threshold was chosen.
+        shortcut: The colour baseline of the training images.
+    """
+    return {
+        "architecture": trial["architecture"],
+        "image_size": trial["image_size"],
+        **operation,
+        "sensitivity": sensitivity,
+        "shortcut": shortcut,
+    }

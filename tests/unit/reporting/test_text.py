@@ -228,7 +228,7 @@ def test_audit_report_counts_unusable_files_by_reason(audit):
 def test_run_summary_of_a_cross_validated_search_shows_the_folds_and_what_the_model_is():
     spread = {"fold_mean": 0.9, "fold_deviation": 0.02, "fold_lowest": 0.88, "fold_highest": 0.92}
     board = LEADERBOARD.assign(folds=5, **spread)
-    shown = text.run_summary(board, results.report(), REGISTERED, PROMOTION, "http://mlflow", False)
+    shown = text.run_summary(board, results.report(), "", REGISTERED, PROMOTION, "http://mlflow")
     assert "out-of-fold AUROC" in shown
     assert "0.900, deviation 0.020 (0.880 to 0.920)" in shown
     best = "Best trial: resnet10-32px-1a2b3c4d, the mean of 5 networks, each trained on 4 of 5 folds\n"
