@@ -1,18 +1,18 @@
-"""Compares the search for near-duplicates with perceptual hashes: copies found, wrong pairs and time.
+"""Compares the search for the same lesion with perceptual hashes: pairs found, wrong pairs and time.
 
     pip install ImageHash==4.3.2
     python -m benchmarks.duplicates            # 400 synthetic lesions and a changed copy of each
-    python -m benchmarks.duplicates FOLDER     # real images with a near_duplicates.csv: image_a, image_b
+    python -m benchmarks.duplicates FOLDER     # real images with lesion_id in their metadata.csv
 
 The peer is the 64-bit pHash of ImageHash, the common method: two images are a pair if, in one of 8 orientations, their
 hashes differ in at most a given number of bits. For drawn images, all pairs except those of an image and its copy are
-wrong. For real images only the listed pairs are known, so the table shows the number of other pairs instead.
+wrong. Of real images, those with the same `lesion_id` are a pair.
 """
 
-import csv
 import sys
 import time
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -57,9 +57,9 @@ SEARCHES: dict[str, Callable[[NDArray[np.uint8]], Pairs]] = {
 def on_drawn_images(count: int = 400) -> None:
     """Print the fraction of copies that each search finds, by kind of change, and its wrong pairs."""
     names = [name for name in CLASSES for _ in range(count // 2)]
-    lesions = [sample.draw(1, "train", name, k) for k, name in enumerate(names, start=1)]
-    copies = [np.asarray(CHANGES[k % len(CHANGES)](Image.fromarray(image))) for k, image in enumerate(lesions)]
-    images = np.stack(lesions + copies)
+    drawn = [sample.draw(1, "train", name, k) for k, name in enumerate(names, start=1)]
+    copies = [np.asarray(CHANGES[k % len(CHANGES)](Image.fromarray(image))) for k, image in enumerate(drawn)]
+    images = np.stack(drawn + copies)
     right = [(k, k + count) for k in range(count)]
     print(f"{count} drawn lesions and a changed copy of each; fraction of the copies found\n")
     print("| search | " + " | ".join(change.__name__ for change in CHANGES) + " | all | wrong pairs | seconds |")
@@ -75,24 +75,26 @@ def on_drawn_images(count: int = 400) -> None:
 
 
 def on_real_images(folder: Path) -> None:
-    """Print the number of listed and of other pairs that each search finds."""
+    """Print how many of the pairs with an equal `lesion_id` each search finds, and how many of its pairs are such."""
     with TemporaryDirectory() as scratch:
         cache = open_store(scratch)
         packed = open_packed(cache, prepare(list_images(str(folder)), cache).hash)
-        place = {key: index for index, key in enumerate(packed.manifest.keys)}
-        with (folder / "near_duplicates.csv").open() as file:
-            listed = {tuple(sorted((place[r["image_a"]], place[r["image_b"]]))) for r in csv.DictReader(file)}
-        ours: Pairs = set()
-        print(f"{len(packed.images):,} images, {len(listed)} listed pairs\n")
-        print("| search | listed pairs found | other pairs | other pairs also found by skinlib | seconds |")
+        lesion = packed.manifest.column("lesion_id")
+        by_lesion: dict[str, list[int]] = {}
+        for index, name in enumerate(lesion.tolist()):
+            by_lesion.setdefault(name, []).append(index)
+        by_lesion.pop("", None)
+        right = {pair for members in by_lesion.values() for pair in combinations(members, 2)}
+        print(f"{len(packed.images):,} images, {len(right)} pairs of one lesion\n")
+        print("| search | recall | precision | pairs with a lesion that is not known | CPU seconds |")
         print("|---|---|---|---|---|")
         for name, search in SEARCHES.items():
-            begun = time.perf_counter()
+            begun = time.process_time()
             found = search(packed.images)
-            seconds = time.perf_counter() - begun
-            ours = ours or found
-            others = found - listed
-            print(f"| {name} | {len(found & listed)} | {len(others):,} | {len(others & ours)} | {seconds:.1f} |")
+            seconds = time.process_time() - begun
+            known = {pair for pair in found if lesion[list(pair)].all()}
+            recall, precision = (f"{len(known & right) / max(1, len(of)):.3f}" for of in (right, known))
+            print(f"| {name} | {recall} | {precision} | {len(found - known):,} | {seconds:.0f} |")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ class AuditSummary(TypedDict):
     """The artifact `audit`: an `Audit` without its arrays."""
 
     exact_duplicates: Pairs
-    near_duplicates: Pairs
+    same_lesions: Pairs
     leaks: Pairs
     label_conflicts: Pairs
     doubtful_labels: Pairs
@@ -38,10 +38,10 @@ class Audit:
 
     Attributes:
         exact_duplicates: Images with identical pixels.
-        near_duplicates: Images that show the same lesion, without the identical ones.
+        same_lesions: Images that show the same lesion, without the identical ones.
         leaks: Duplicates of both kinds across the splits, the key in train first.
         label_conflicts: Images with identical pixels in different classes.
-        doubtful_labels: Near-duplicates in different classes.
+        doubtful_labels: Images of the same lesion in different classes.
         counts: Images by split and class.
         statistics: Mean colour statistics over the images, in 0..1, by split, class and name; classes without images
             are left out.
@@ -52,7 +52,7 @@ class Audit:
     """
 
     exact_duplicates: Pairs
-    near_duplicates: Pairs
+    same_lesions: Pairs
     leaks: Pairs
     label_conflicts: Pairs
     doubtful_labels: Pairs
@@ -71,7 +71,7 @@ class Audit:
         """Return everything except the arrays, and `n_groups`, as plain values."""
         return {
             "exact_duplicates": self.exact_duplicates,
-            "near_duplicates": self.near_duplicates,
+            "same_lesions": self.same_lesions,
             "leaks": self.leaks,
             "label_conflicts": self.label_conflicts,
             "doubtful_labels": self.doubtful_labels,
@@ -114,7 +114,7 @@ def audit_images(packed: PackedDataset, on_progress: Progress = silent, group_by
 
     return Audit(
         exact_duplicates=named(exact),
-        near_duplicates=named(near),
+        same_lesions=named(near),
         leaks=named(leaks),
         label_conflicts=named([(i, j) for i, j in exact if labels[i] != labels[j]]),
         doubtful_labels=named([(i, j) for i, j in near if labels[i] != labels[j]]),

@@ -47,7 +47,7 @@ def compare(
         labels: int (N,), 1 is malignant; at least one image.
         first: float (N,) in 0..1, calibrated.
         second: float (N,) in 0..1, calibrated.
-        groups: int (N,), equal for near-duplicate images, which are resampled together.
+        groups: int (N,), equal for images of the same lesion, which are resampled together.
         seed: Of the bootstrap.
     """
     rankings = [Ranking(labels, probabilities) for probabilities in (first, second)]

@@ -93,7 +93,7 @@ class Scores(TypedDict):
 
     n: int
     n_malignant: int
-    n_groups: int  # near-duplicate images form a group
+    n_groups: int  # images of the same lesion form a group
     auroc: Estimate
     within_source: (
         Estimate | None
@@ -115,7 +115,7 @@ class Scores(TypedDict):
 class Report(TypedDict):
     """The artifact `test_report`: plain values, ready for JSON; undefined metrics are None.
 
-    `n_twins` is the number of images with a near-duplicate in the training set, None if that was not checked.
+    `n_twins` is the number of images with a twin in the training set, None if that was not checked.
     `without_twins` is None if there are no twins or only twins, or if that was not checked. `sources` is empty if the
     images have one source, or unknown ones, and `subgroups` without metadata that has few different values.
     """
@@ -171,7 +171,7 @@ def build_report(
         labels: int (N,), 1 is malignant.
         probabilities: float (N,) in 0..1, after temperature scaling.
         threshold: images with this probability or a higher one are classified as malignant; from validation images.
-        groups: int (N,), equal for near-duplicate images, which are resampled together.
+        groups: int (N,), equal for images of the same lesion, which are resampled together.
         uncalibrated: float (N,), the probabilities before temperature scaling.
         shortcut_probabilities: float (N,), of the colour baseline for the same images.
         uncertain: bool (N,), whether the classifier calls each answer uncertain.

@@ -73,7 +73,7 @@ def leaderboard(
         trials: the hyperparameters by trial key.
         results: the results by trial key, over all folds.
         labels: int (M,) of the validation images, 1 is malignant.
-        groups: int (M,), equal for near-duplicate validation images.
+        groups: int (M,), equal for validation images of the same lesion.
         shortcut: float (M,), the colour baseline's probabilities for the validation images.
         baselines: float (M,) by name, likewise of other baselines.
 

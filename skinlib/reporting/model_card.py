@@ -145,8 +145,8 @@ def _data(data: DataFacts) -> str:
 `{data.url}`, {counts}. {_DRAWN if data.synthetic else _LICENCE}
 
 **Defects**: rejected files: {len(data.manifest["rejected"]):,}; exact duplicates: \
-{len(audit["exact_duplicates"]):,} pairs, {len(audit["label_conflicts"]):,} with conflicting labels; near-duplicates: \
-{len(audit["near_duplicates"]):,} pairs, {len(audit["doubtful_labels"]):,} with conflicting labels; leakage between \
+{len(audit["exact_duplicates"]):,} pairs, {len(audit["label_conflicts"]):,} with conflicting labels; same lesion: \
+{len(audit["same_lesions"]):,} pairs, {len(audit["doubtful_labels"]):,} with conflicting labels; leakage between \
 training and test: {len(audit["leaks"]):,} pairs.
 
 **Strongest trace**: {strongest_trace(data.standouts)}"""

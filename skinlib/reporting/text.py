@@ -27,7 +27,7 @@ COLOUR_BASELINE = (
     "It does not see the lesion."
 )
 
-FindingName = Literal["label_conflicts", "doubtful_labels", "leaks", "exact_duplicates", "near_duplicates"]
+FindingName = Literal["label_conflicts", "doubtful_labels", "leaks", "exact_duplicates", "same_lesions"]
 # The findings of an audit, the most serious first: title and meaning.
 FINDINGS: dict[FindingName, tuple[str, str]] = {
     "label_conflicts": (
@@ -36,7 +36,7 @@ FINDINGS: dict[FindingName, tuple[str, str]] = {
     ),
     "doubtful_labels": (
         "Doubtful labels",
-        "Near-duplicates in both classes. They probably show one lesion with a wrong label: check both images.",
+        "Images of one lesion in both classes. One label is probably wrong: check both images.",
     ),
     "leaks": (
         "Leakage",
@@ -44,9 +44,9 @@ FINDINGS: dict[FindingName, tuple[str, str]] = {
         "without these images.",
     ),
     "exact_duplicates": ("Exact duplicates", "Identical pixels. They count twice and add no information."),
-    "near_duplicates": (
-        "Near-duplicates",
-        "One lesion photographed twice, or one photograph rotated, cropped or saved again. The split keeps them "
+    "same_lesions": (
+        "Same lesion",
+        "One lesion in two photographs, or one photograph turned, cropped or saved again. The split keeps them "
         "together, in training or in validation.",
     ),
 }
@@ -117,7 +117,7 @@ def evaluation_report(model: str, url: str, n_rejected: int, report: Report, dis
         Text of at most 100 columns, unless the names are longer.
     """
     scores = report["all"]
-    groups = f", {scores['n_groups']:,} groups of near-duplicates" if scores["n_groups"] < scores["n"] else ""
+    groups = f", {scores['n_groups']:,} groups of the same lesion" if scores["n_groups"] < scores["n"] else ""
     rows = metric_rows(scores)
 
     def section(name: Section) -> str:
@@ -203,7 +203,7 @@ def audit_report(
     reasons = [f"  {len(keys):,}  {reason}, such as {', '.join(keys[:3])}" for reason, keys in unusable.items()]
     parts = [
         "\n".join([f"Unusable files, left out: {total:,}", *reasons]),
-        f"{len(audit.groups):,} images in {audit.n_groups:,} groups of near-duplicates\n{table(counts)}",
+        f"{len(audit.groups):,} images in {audit.n_groups:,} groups of the same lesion\n{table(counts)}",
         *(_finding(title, found[name], limit) for name, (title, _) in FINDINGS.items()),
         f"Colours (0 to 1), averaged over the images\n{table(colours)}",
         f"Colour baseline, trained on train: AUROC {number(shortcut_auroc)} on test (0.5 is chance)\n"

@@ -26,7 +26,7 @@ class Served:
     Attributes:
         uri: models:/NAME/VERSION.
         settings: What the model is served with.
-        seen: Fingerprints of the images that had a part in the model, and of their near-duplicates, uint64 (K,).
+        seen: Fingerprints of the images that had a part in the model, and of others of the same lesions, uint64 (K,).
         histograms: Of the probabilities of the test images.
         model_card: In Markdown.
         model: An instance of the class in the model's own file.

@@ -47,7 +47,7 @@ class Contest:
 
     Attributes:
         packed: All images, N.
-        groups: int64 (N,), equal for near-duplicates.
+        groups: int64 (N,), equal for images of the same lesion.
         test: Indices of the test images.
         probabilities: float64, of the new version for the test images.
         above_shortcut: How much the AUROC is above that of the colour baseline.

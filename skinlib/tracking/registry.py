@@ -99,7 +99,7 @@ def register(
         model_card: from `model_card.render`. Its excerpt becomes the version's description; the whole card is stored
             with the run and with the model's files.
         synthetic: whether the data set is the generated sample.
-        seen: fingerprints of the images that had a part in the model, and of their near-duplicates.
+        seen: fingerprints of the images that had a part in the model, and of others of the same lesions.
 
     Raises:
         TrackingError: MLflow does not answer or refuses, or the model's files cannot be stored.

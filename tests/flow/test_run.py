@@ -89,7 +89,7 @@ def test_every_trial_is_compared_with_the_file_traces_alone(done):
 def test_the_audit_names_duplicates_leaks_and_groups(done):
     audit = done.read("run.data.audit")
     assert audit["leaks"] == [["train/benign/1.jpg", "test/benign/1.jpg"]]
-    assert ["train/malignant/1.jpg", "train/malignant/2.jpg"] in audit["near_duplicates"]
+    assert ["train/malignant/1.jpg", "train/malignant/2.jpg"] in audit["same_lesions"]
     assert audit["label_conflicts"] == []
     assert audit["n_groups"] == done.read("len(set(run.data.groups.tolist()))") == 126
 

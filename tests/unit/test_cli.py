@@ -192,7 +192,7 @@ def test_an_audit_names_its_findings_as_json_and_as_text(tmp_path):
     result = skinlib("audit", str(tmp_path), "--json")
     found = json.loads(result.stdout)
     assert result.returncode == 0
-    assert found["near_duplicates"] == [["test/benign/9.jpg", "train/benign/1.jpg"]]
+    assert found["same_lesions"] == [["test/benign/9.jpg", "train/benign/1.jpg"]]
     assert found["leaks"] == [["train/benign/1.jpg", "test/benign/9.jpg"]]
     assert found["exact_duplicates"] == found["label_conflicts"] == []
     assert 0 <= found["shortcut_auroc"] <= 1

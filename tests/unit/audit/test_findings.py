@@ -51,7 +51,7 @@ def flawed(images):
 
 def test_a_clean_set_has_no_findings(images):
     found = audit_images(packed(images))
-    assert found.exact_duplicates == found.near_duplicates == found.leaks == []
+    assert found.exact_duplicates == found.same_lesions == found.leaks == []
     assert found.label_conflicts == found.doubtful_labels == []
     assert found.groups.tolist() == list(range(8))
     assert not found.twins.any()
@@ -64,7 +64,7 @@ def test_identical_images_are_named_and_are_not_near_duplicates(flawed):
         ("test/malignant/3.jpg", "train/benign/3.jpg"),
         ("train/benign/1.jpg", "train/benign/3.jpg"),
     ]
-    assert flawed.near_duplicates == [("test/benign/3.jpg", "train/malignant/1.jpg")]
+    assert flawed.same_lesions == [("test/benign/3.jpg", "train/malignant/1.jpg")]
 
 
 def test_leaks_of_either_kind_name_the_train_image_first(flawed):
@@ -77,7 +77,7 @@ def test_leaks_of_either_kind_name_the_train_image_first(flawed):
 
 def test_identical_images_in_both_classes_are_conflicts_and_nearly_identical_ones_are_doubtful(flawed):
     assert flawed.label_conflicts == flawed.exact_duplicates[:2]
-    assert flawed.doubtful_labels == flawed.near_duplicates
+    assert flawed.doubtful_labels == flawed.same_lesions
 
 
 def test_conflicts_are_an_error_that_names_them(flawed):
@@ -99,7 +99,7 @@ def test_twins_are_the_test_images_with_a_duplicate_in_train(flawed):
 def test_a_chain_of_duplicates_is_one_group(images):
     first = images["train/benign/1.jpg"]
     found = audit_images(packed(images | {"train/benign/3.jpg": first, "test/benign/3.jpg": np.rot90(first)}))
-    assert len(found.near_duplicates) == 2
+    assert len(found.same_lesions) == 2
     assert found.n_groups == 8
 
 

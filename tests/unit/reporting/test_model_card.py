@@ -27,7 +27,7 @@ DATA = DataFacts(
     },
     audit={
         "exact_duplicates": [PAIR] * 2,
-        "near_duplicates": [PAIR] * 41,
+        "same_lesions": [PAIR] * 41,
         "leaks": [PAIR] * 19,
         "label_conflicts": [],
         "doubtful_labels": [PAIR] * 3,
@@ -101,7 +101,7 @@ def test_card_has_a_heading_for_every_part():
         "CC BY-NC",
         "train: 1,152 benign, 958 malignant; test: 288 benign, 239 malignant",
         "rejected files: 1; exact duplicates: 2 pairs, 0 with conflicting labels",
-        "near-duplicates: 41 pairs, 3 with conflicting labels; leakage between training and test: 19 pairs",
+        "same lesion: 41 pairs, 3 with conflicting labels; leakage between training and test: 19 pairs",
         "**Strongest trace**: 532 of 958 malignant and 35 of 1,152 benign training images have the chroma subsampling",
         "Chosen from 4 trials: the cheapest within one standard error of the best AUROC on 317 validation images",
         "(this model: 0.932, epoch 57). Trained on 1,793 images",

@@ -114,7 +114,7 @@ def test_undefined_metrics_are_shown_as_undefined_and_no_line_is_too_wide():
     groups = np.arange(60) // 2
     shown = written(results.report_of(labels, probabilities, 0.3, groups=groups))
     assert "  AUROC                           undefined\n" in shown
-    assert "60 images, 0 malignant, 30 groups of near-duplicates; " in shown
+    assert "60 images, 0 malignant, 30 groups of the same lesion; " in shown
     assert "None" not in shown + written()
     assert "nan" not in shown.replace("malignant", "")
     assert max(map(len, (shown + written()).split("\n"))) <= 100
@@ -179,7 +179,7 @@ def audit():
     colours = dict.fromkeys(STATISTICS, 0.25)
     return Audit(
         exact_duplicates=pairs,
-        near_duplicates=pairs[:1],
+        same_lesions=pairs[:1],
         leaks=pairs,
         label_conflicts=pairs[:2],
         doubtful_labels=[],
@@ -196,7 +196,7 @@ def test_audit_report_names_a_few_pairs_and_counts_the_rest(audit):
     first = "  train/benign/1.jpg  test/malignant/3.jpg\n"
     assert f"Exact duplicates: 3 pairs\n{first}" in shown
     assert "  and 1 more; --json lists all" in shown
-    assert f"Near-duplicates: 1 pair\n{first}" in shown
+    assert f"Same lesion: 1 pair\n{first}" in shown
     assert "Label conflicts: 2 pairs\n" in shown
     assert "Doubtful labels: none\n" in shown
     assert "AUROC undefined" in shown
