@@ -43,7 +43,7 @@ def extract(image: NDArray[np.uint8]) -> Features:
     grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     lit = cv2.erode((grey > _DARK).astype(np.uint8), np.ones((_FRAME, _FRAME), np.uint8))
     even = cv2.createCLAHE(3.0, (8, 8)).apply(grey)
-    found, values = cv2.SIFT_create(contrastThreshold=_CONTRAST, sigma=_SIGMA).detectAndCompute(even, lit)
+    found, values = cv2.SIFT.create(contrastThreshold=_CONTRAST, sigma=_SIGMA).detectAndCompute(even, lit)
     if not found:
         return Features(np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8))
     points = np.array([(*point.pt, point.size, point.angle) for point in found], np.float32)

@@ -97,7 +97,8 @@ def audit_images(packed: PackedDataset, on_progress: Progress = silent, group_by
     Args:
         packed: The whole data set, train and test.
         group_by: Columns of its metadata; images with an equal value in one of them belong to one group.
-        on_progress: Called with (done, all distinct images) regularly and at the end; done is the share of the work, in images.
+        on_progress: Called with (done, all distinct images) regularly and at the end; done is the share of the work,
+            in images.
     """
     keys, splits, labels = packed.manifest.keys, packed.manifest.splits, packed.manifest.labels
     exact = lesions.identical(packed.images)

@@ -177,7 +177,7 @@ def _keys(
     centre: NDArray[np.float32],
     mean: NDArray[np.float32],
 ) -> Ints:
-    """Number each feature by the sides of hyperplanes on which it is, in Gray code, so that neighbours differ little."""
+    """Number each feature by its side of each hyperplane, in Gray code, so that neighbours differ little."""
     keys = np.empty(len(descriptors), np.int64)
     for start in range(0, len(keys), 1 << 16):
         part = slice(start, start + (1 << 16))
