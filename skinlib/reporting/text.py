@@ -40,7 +40,7 @@ FINDINGS: dict[FindingName, tuple[str, str]] = {
     "exact_duplicates": ("Exact duplicates", "Identical pixels. They count twice and add no information."),
     "near_duplicates": (
         "Near-duplicates",
-        "One lesion photographed twice, or one photograph rotated, cropped or saved again. The split keeps them "
+        "One lesion in several photographs, or one photograph mirrored, cropped or saved again. The split keeps them "
         "together, in training or in validation.",
     ),
 }
