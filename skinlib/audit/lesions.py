@@ -27,7 +27,7 @@ from skinlib.data.storage import map_ahead
 from skinlib.progress import Progress, reported, silent
 
 # Places that two images must share. Of 300 random pairs, none shared more than 1; of the candidates among the public
-# images, the number of confirmed pairs changes by 3% between 4 and 8.
+# images, the number of confirmed pairs changes by 4% between 4 and 8.
 CONFIRMED = 5
 # Up to this number, identical images are paired with each other. Further ones are paired with the first only: all pairs
 # would need quadratic memory.

@@ -62,6 +62,9 @@ COVERED = {
     "python flows/train.py --config sweep * run --data FOLDER": (
         "tests/flow/test_run.py::test_the_leaderboard_has_every_trial_and_the_winner_first"
     ),
+    "python flows/train.py --config sweep * run --data FOLDER --elsewhere isic2017,ham10000": (
+        "tests/flow/test_run.py::test_the_winner_is_evaluated_elsewhere_as_on_the_test_images"
+    ),
     "python flows/train.py *run --data s3://bucket/prefix": (
         "tests/flow/test_run.py::test_a_bucket_and_a_folder_give_the_same_data_split_and_weights"
     ),

@@ -12,6 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 
+from skinlib.data import sample
 from skinlib.evaluation import stress
 from skinlib.tracking import registry
 from tests.flow.conftest import TINY, Place, sweep
@@ -47,7 +48,9 @@ print(json.dumps({expression}))
 @pytest.fixture(scope="module")
 def done(tmp_path_factory, tiny_images):
     place = Place(tmp_path_factory.mktemp("run"))
-    code, output = place.flow("--promote", "always", config=sweep({}, {"epochs": 3}, DIVERGING), data=tiny_images)
+    trials = sweep({}, {"epochs": 3}, DIVERGING)
+    options = "--promote", "always", "--elsewhere", f"{tiny_images},{tiny_images}/test"
+    code, output = place.flow(*options, config=trials, data=tiny_images)
     assert code == 0, output
     return Done(place, code, output)
 
@@ -102,6 +105,20 @@ def test_no_group_is_on_both_sides_of_the_split(done):
 def test_everything_is_reported_again_without_the_twin(done):
     report = done.read("run.data.test_report")
     assert (report["n_twins"], report["all"]["n"], report["without_twins"]["n"]) == (1, 32, 31)
+
+
+def test_the_winner_is_evaluated_elsewhere_as_on_the_test_images(done):
+    found = done.read("{url: r['all']['auroc']['value'] for url, r in run.data.elsewhere_reports.items()}")
+    test = done.read("run.data.test_report['all']['auroc']['value']")
+    assert list(found.values()) == [pytest.approx(test)] * 2
+    assert all(f"On {url} (32 images) the AUROC is" in done.read("run.data.verdict") for url in found)
+
+
+def test_the_run_opens_with_the_verdict_and_knows_the_sources(done):
+    first = done.read("run.data.verdict").split(". ")[0][:60]
+    assert first in done.output
+    assert {row["source"] for row in done.read("run.data.test_report['sources']")} == set(sample.CLINICS)
+    assert done.read("run.data.manifest['metadata']")["source"]["distinct"] == 2
 
 
 def test_what_is_served_was_chosen_on_validation_images(done):
