@@ -85,7 +85,7 @@ def test_buckets_with_data_are_deleted_only_when_told(name, folder, tmp_path):
     key = objects(made["DataBucket"])[0]
     s3.put_object(Bucket=made["DataBucket"], Key=key, Body=b"a second version")
     s3.delete_object(Bucket=made["DataBucket"], Key=key)
-    with pytest.raises(DeploymentError, match=r"holds 11 objects \(.+\), so nothing was deleted; .* DELETE_DATA=1"):
+    with pytest.raises(DeploymentError, match=r"holds 12 objects \(.+\), so nothing was deleted; .* DELETE_DATA=1"):
         run("down", "--stack", name, "--yes")
     assert run("down", "--stack", name, "--delete-data", answer="n\n").endswith("Nothing was deleted.\n")
     assert outputs(name) == made
