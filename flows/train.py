@@ -41,7 +41,7 @@ class SkinLesionFlow(FlowSpec):
     sensitivity = Parameter("sensitivity", default=0.95, help="that the threshold must reach on validation images")
     group_by = Parameter("group-by", default="", help="columns of metadata.csv; default lesion_id, patient_id")
     source_column = Parameter("source-column", default="", help="a column of metadata.csv; default source")
-    elsewhere = Parameter("elsewhere", default="", separator=",", help="other labelled images to test the winner on")
+    elsewhere = Parameter("elsewhere", default="", help="other labelled images, separated by commas")
     experiment = Parameter("experiment", default="skin-lesion", help="the MLflow experiment")
     model_name = Parameter("model-name", default="skin-lesion", help="the registered model")
     promote = Parameter("promote", default="auto", help="auto: if it beats the champion; never; always")
@@ -63,7 +63,7 @@ class SkinLesionFlow(FlowSpec):
         listed = listing.list_images(sample.locate(self.data, progress.printed("synthetic images made")))
         self.group_columns = metadata.group_columns(listed.metadata.names, self.group_by)
         self.sources = metadata.source_column(listed.metadata.names, self.source_column)
-        for url in self.elsewhere:
+        for url in config.listed(self.elsewhere):
             listing.list_images(url, splits=("test",))
         self.trials = {trial.key: trial.model_dump() for trial in trials}
         self.branches = sweep.branches(self.trials, self.n_folds)
@@ -213,7 +213,7 @@ class SkinLesionFlow(FlowSpec):
     @step
     def evaluate(self) -> None:
         """Export the winner as it will be served, and evaluate it, and only it, once on the held-out test images."""
-        from skinlib import progress
+        from skinlib import config, progress
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.assessment import assess, assess_elsewhere
         from skinlib.execution.provenance import public_name, versions
@@ -245,7 +245,7 @@ class SkinLesionFlow(FlowSpec):
         self.test_report, self.stress = assessment.report, assessment.stress
         self.elsewhere_reports = {
             public_name(url): assess_elsewhere(classifier, url, store, progress.printed("images read"))
-            for url in self.elsewhere
+            for url in config.listed(self.elsewhere)
         }
         self.verdict = verdict.verdict(self.test_report, self.elsewhere_reports, self.one_class_sources, synthetic)
         sizes = {part: len(index) for part, index in self.split.items()}

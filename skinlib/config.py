@@ -144,6 +144,11 @@ def _explain_one(
     return f"{where}: {message[0].lower()}{message[1:]}{shown}".removeprefix(": ")
 
 
+def listed(text: str) -> list[str]:
+    """Return the parts of an option that are separated by commas, such as URLs."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 RUN_OPTIONS = (
     "seed",
     "validation_fraction",

@@ -18,20 +18,15 @@ class Comparison:
     Attributes:
         auroc: Difference of the AUROCs.
         calibration_error: Difference of the expected calibration errors (15 bins).
+        is_better: Whether the first one has the higher AUROC by more than noise. Also if both separate the classes
+            perfectly, in opposite directions, so that the interval has no width.
+        is_worse_calibrated: Whether the first one has the larger calibration error by more than noise.
     """
 
     auroc: Estimate
     calibration_error: Estimate
-
-    @property
-    def is_better(self) -> bool:
-        """Whether the first one has the higher AUROC by more than noise."""
-        return intervals.is_above_zero(self.auroc)
-
-    @property
-    def is_worse_calibrated(self) -> bool:
-        """Whether the first one has the larger calibration error by more than noise."""
-        return intervals.is_above_zero(self.calibration_error)
+    is_better: bool
+    is_worse_calibrated: bool
 
 
 def compare(
@@ -59,7 +54,8 @@ def compare(
         return {"auroc": aurocs[0] - aurocs[1], "error": errors[0] - errors[1]}
 
     drawn = intervals.bootstrap(statistics, groups, seed)
-    return Comparison(intervals.estimate(*drawn["auroc"]), intervals.estimate(*drawn["error"]))
+    above_zero = [bool(drawn[name][1] > 0) for name in ("auroc", "error")]  # the lower end; NaN is not above it
+    return Comparison(intervals.estimate(*drawn["auroc"]), intervals.estimate(*drawn["error"]), *above_zero)
 
 
 def _residuals(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

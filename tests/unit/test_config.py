@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError, model_validator
 
-from skinlib.config import Strict, check_run_options, checkpoint_seconds, explain, parse, read_text
+from skinlib.config import Strict, check_run_options, checkpoint_seconds, explain, listed, parse, read_text
 from skinlib.errors import ConfigError
 
 
@@ -118,3 +118,8 @@ def test_seconds_that_are_no_number_are_refused(value: str) -> None:
 @pytest.mark.parametrize(("variables", "seconds"), [({}, 30), ({"SKINLIB_CHECKPOINT_SECONDS": "0.5"}, 0.5)])
 def test_seconds_are_a_number_with_a_default(variables: dict[str, str], seconds: float) -> None:
     assert checkpoint_seconds(variables) == seconds
+
+
+def test_an_option_lists_parts_that_are_separated_by_commas():
+    assert listed("") == listed(" , ") == []
+    assert listed("s3://a/b, /folder with spaces") == ["s3://a/b", "/folder with spaces"]

@@ -367,10 +367,11 @@ def test_real_images_are_the_same_data_in_a_folder_and_on_s3(
     manifests = [prepare(list_images(place), cache) for place in (str(real_images), url)]
     assert manifests[0] == manifests[1]
     assert manifests[0].rejected == ()
+    listing = list_images(url)
     reads: Counter[str] = Counter()
     read = Store.read
     monkeypatch.setattr(Store, "read", lambda self, key, etag=None: reads.update([self.url]) or read(self, key, etag))
-    assert prepare(list_images(url), cache) == manifests[1]
+    assert prepare(listing, cache) == manifests[1]
     assert reads == {cache.url: 2}  # listing record and manifest
 
 

@@ -45,3 +45,11 @@ def test_copies_of_an_image_do_not_make_the_difference_more_certain() -> None:
     apart = compare(LABELS[once], GOOD[once], WEAK[once], once).auroc["interval"]
     together = compare(LABELS[copied], GOOD[copied], WEAK[copied], copied).auroc["interval"]
     assert together == pytest.approx(apart)
+
+
+def test_perfect_opposite_classifiers_differ_by_more_than_noise() -> None:
+    labels = np.arange(40) % 2
+    found = compare(labels, labels * 0.8 + 0.1, 0.9 - labels * 0.8, np.arange(40))
+    assert found.auroc == {"value": 1.0, "interval": None}
+    assert found.is_better
+    assert not compare(labels, 0.9 - labels * 0.8, labels * 0.8 + 0.1, np.arange(40)).is_better

@@ -282,7 +282,7 @@ def test_a_loaded_model_scores_any_number_of_images_like_the_flow(
     packed = np.random.default_rng(0).integers(0, 256, (70, 224, 224, 3), np.uint8)
     answers = Graph(graph).score(packed)
     np.testing.assert_array_equal(served.predict(packed)["probability"], answers.probability)
-    assert served.predict(packed[:0]).shape == (0, 6)
+    assert served.predict(packed[:0]).shape == (0, 7)
 
 
 @pytest.mark.parametrize(
