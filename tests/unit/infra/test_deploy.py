@@ -90,7 +90,7 @@ def test_buckets_with_data_are_deleted_only_when_told(name, folder, tmp_path):
     assert run("down", "--stack", name, "--delete-data", answer="n\n").endswith("Nothing was deleted.\n")
     assert outputs(name) == made
     text = run("down", "--stack", name, "--delete-data", answer="y\n")
-    assert f"{made['DataBucket']}: 11 objects" in text
+    assert f"{made['DataBucket']}: 12 objects" in text
     left = s3.list_buckets()["Buckets"] + boto3.client("ecr").describe_repositories()["repositories"]
     left += boto3.client("batch").describe_job_queues()["jobQueues"]
     assert name not in str(left)
