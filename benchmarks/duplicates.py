@@ -2,7 +2,7 @@
 
     pip install ImageHash==4.3.2
     python -m benchmarks.duplicates            # 400 synthetic lesions and a changed copy of each
-    python -m benchmarks.duplicates FOLDER     # real images whose metadata.csv has a lesion_id
+    python -m benchmarks.duplicates FOLDER     # real images with lesion_id in their metadata.csv
 
 The peer is the 64-bit pHash of ImageHash, the common method: two images are a pair if, in one of 8 orientations, their
 hashes differ in at most a given number of bits. For drawn images, all pairs except those of an image and its copy are

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 _GROUP_BY = click.option("--group-by", default="", help="Columns of metadata.csv; default lesion_id,patient_id.")
+_SOURCE_COLUMN = click.option("--source-column", default="", help="A column of metadata.csv; default source.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,7 +59,7 @@ def upload(folder: Path, url: str, delete: bool) -> None:
 @click.argument("model")
 @click.argument("url")
 @_GROUP_BY
-@click.option("--source-column", default="", help="Column of metadata.csv; default source.")
+@_SOURCE_COLUMN
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def evaluate(model: str, url: str, group_by: str, source_column: str, as_json: bool) -> None:
     """Evaluate a registered MODEL (models:/NAME@ALIAS or models:/NAME/VERSION) on the images at URL.
@@ -82,7 +83,11 @@ def evaluate(model: str, url: str, group_by: str, source_column: str, as_json: b
         answers = served.predict(packed.images)
         found = findings.audit_images(packed, printed("images compared", as_json), groups)
     probabilities = answers["probability"].to_numpy()
-    flags = {name: answers[name].to_numpy() for name in ("uncertain", "unfamiliar", "unsupported")}
+    flags: assessment.Flags = {
+        "uncertain": answers["uncertain"].to_numpy(),
+        "unfamiliar": answers["unfamiliar"].to_numpy(),
+        "unsupported": answers["unsupported"].to_numpy(),
+    }
     report = assessment.report_on(packed, found, probabilities, flags, served.settings, source)
     distance = shortcut.distance(found.colours, served.settings["shortcut"])
     if as_json:
@@ -135,7 +140,7 @@ def demo(model: str, port: int) -> None:
 @commands.command()
 @click.argument("url")
 @_GROUP_BY
-@click.option("--source-column", default="", help="A column of metadata.csv; default source.")
+@_SOURCE_COLUMN
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def audit(url: str, group_by: str, source_column: str, as_json: bool) -> None:
     """Search the images at URL for duplicates, leaks, label conflicts and baselines that do too well without lesions.

@@ -19,7 +19,7 @@ SOURCE, FILE_TRACES = "source", "file traces"
 Baselines = dict[str, dict[str, NDArray[np.float64]]]
 PixelTraces = Mapping[str, NDArray[np.float64]]
 
-_NAMES = ("format", "jpeg_tables", "subsampling")  # columns of the manifest whose values have no order
+_NAMES = ("format", "jpeg_tables", "subsampling")  # columns of the manifest with values that have no order
 _MOST_NAMES = 100  # of one column; rarer ones count as unknown
 
 

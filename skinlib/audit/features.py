@@ -31,7 +31,7 @@ _SCALES = (0.25, 4.0)
 _OCTAVES, _DEGREES = 0.6, 25.0  # largest differences of a feature's size and angle from the mapped ones
 _ALIKE = 0.85  # smallest cosine of two shared features
 _STRIP = 7.0  # pixels: half the width of a ruler with its letters
-_LINES = 30  # places whose connecting lines are tried
+_LINES = 30  # places; the lines between them are tried
 # How the values of a descriptor, 4 x 4 cells with 8 directions each, change places when the image is mirrored.
 MIRROR = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
 

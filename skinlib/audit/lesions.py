@@ -202,7 +202,7 @@ def _mutual(read: Read, owner: Ints, n: int, block: Ints) -> Ints:
 
 
 def _voted(shape: NDArray[np.float32], owner: Ints, i: Ints, j: Ints, n: int, width: int) -> list[tuple[int, int]]:
-    """Return the pairs of images whose features agree best on one similarity."""
+    """Return the pairs of images with features that agree best on one similarity."""
     pair = owner[i] * 2 * n + owner[j]
     turn = np.deg2rad(shape[j, 3] - shape[i, 3])
     octave = np.log2(shape[j, 2] / shape[i, 2])

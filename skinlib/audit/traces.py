@@ -96,7 +96,7 @@ def standouts(manifest: Manifest, index: NDArray[np.int64], source_column: str |
 
 
 def _nominal(manifest: Manifest, source_column: str | None) -> dict[str, Sequence[str]]:
-    """Return the traces whose values have no order, as text."""
+    """Return the traces with values that have no order, as text."""
     columns: dict[str, Sequence[str]] = {}
     if source_column is not None:
         columns["source"] = manifest.metadata[source_column]

@@ -105,7 +105,7 @@ def _parse(content: bytes, where: str, folder: str) -> Iterable[tuple[str, dict[
 
 
 def group_columns(names: Collection[str], wanted: str) -> list[str]:
-    """Return the columns whose values group images.
+    """Return the columns that group images by equal values.
 
     Args:
         names: The columns of the metadata.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,14 @@ class Answers(Protocol):
     def unsupported(self) -> NDArray[np.bool_]: ...
     @property
     def evidence(self) -> NDArray[np.float32]: ...
+
+
+class Flags(TypedDict):
+    """The warnings of a served classifier for each image, bool (N,)."""
+
+    uncertain: NDArray[np.bool_]
+    unfamiliar: NDArray[np.bool_]
+    unsupported: NDArray[np.bool_]
 
 
 class Settings(Operation):
@@ -96,21 +104,25 @@ def assess_elsewhere(classifier: Classifier, url: str, store: Store, on_progress
     packed = open_packed(store, prepare(listing, store, on_progress=on_progress).hash)
     names = listing.metadata.names
     found = findings.audit_images(packed, on_progress, metadata.group_columns(names, ""))
-    answers, (low, high) = classifier.score(packed.images), classifier.settings["uncertain"]
-    flags = {
+    answers, source = classifier.score(packed.images), metadata.source_column(names, "")
+    flags = _flags(answers, classifier.settings)
+    return report_on(packed, found, answers.probability, flags, classifier.settings, source)
+
+
+def _flags(answers: Answers, settings: Settings) -> Flags:
+    low, high = settings["uncertain"]
+    return {
         "uncertain": (low <= answers.probability) & (answers.probability <= high),
         "unfamiliar": answers.unfamiliarity > 1,
         "unsupported": answers.unsupported,
     }
-    source = metadata.source_column(names, "")
-    return report_on(packed, found, answers.probability, flags, classifier.settings, source)
 
 
 def report_on(
     packed: PackedDataset,
     found: findings.Audit,
     probabilities: NDArray[np.float64],
-    flags: Mapping[str, NDArray[np.bool_]],
+    flags: Flags,
     settings: Settings,
     source: str | None,
 ) -> Report:
@@ -120,7 +132,7 @@ def report_on(
         packed: The images.
         found: Their audit.
         probabilities: float64 (N,) in 0..1, of the classifier, calibrated.
-        flags: Its flags `uncertain`, `unfamiliar` and `unsupported`, bool (N,).
+        flags: Its warnings.
         settings: Of the classifier.
         source: The column that names each image's source, if there is one.
     """
@@ -129,9 +141,7 @@ def report_on(
         probabilities,
         settings["threshold"],
         groups=found.groups,
-        uncertain=flags["uncertain"],
-        unfamiliar=flags["unfamiliar"],
-        unsupported=flags["unsupported"],
+        **flags,
         uncalibrated=calibrate(probabilities, 1 / settings["temperature"]),
         shortcut_probabilities=shortcut.probabilities(found.colours, settings["shortcut"]),
         metadata=packed.manifest.metadata,
@@ -167,9 +177,8 @@ def assess(
         baselines: float64 (N,) by name, the probabilities of baselines other than that of the colours.
     """
     settings, threshold = classifier.settings, classifier.settings["threshold"]
-    low, high = settings["uncertain"]
     answers = classifier.score(images)
-    probabilities, unfamiliar = answers.probability, answers.unfamiliarity > 1
+    probabilities = answers.probability
     rows = stress.table(lambda batch: classifier.score(batch).probability, images, labels, threshold, workers=workers)
     examples = saliency.examples(labels, probabilities, threshold)
     strangest = np.argsort(-answers.unfamiliarity, kind="stable")[:8]
@@ -180,9 +189,7 @@ def assess(
         groups=groups,
         uncalibrated=calibrate(probabilities, 1 / settings["temperature"]),
         shortcut_probabilities=shortcut.probabilities(colours, settings["shortcut"]),
-        uncertain=(low <= probabilities) & (probabilities <= high),
-        unfamiliar=unfamiliar,
-        unsupported=answers.unsupported,
+        **_flags(answers, settings),
         twins=twins,
         metadata=described,
         source=source,

@@ -1,4 +1,4 @@
-"""The weights of a model of one network, or of several whose logits are averaged, as arrays by name.
+"""The weights of a model as arrays by name. A model is one network, or the mean of the logits of several.
 
 A single network's arrays have the names of its state dict. Those of several have them after `fold-1.`, `fold-2.` and so
 on. So one mapping holds any model, in an artifact and in a file.

@@ -29,12 +29,12 @@ def _ranking(report: Report) -> str:
     scores = report["all"]
     if scores["within_source"] is None:
         return (
-            f"On the test images the AUROC is {estimate(scores['auroc'])}; their sources are not known, so nobody can "
-            "say how much of it comes from the source of an image."
+            f"On the test images the AUROC is {estimate(scores['auroc'])}; their sources are not known, so "
+            "the part that comes from the source of an image is unknown."
         )
     return (
         f"Among images of one source the AUROC is {estimate(scores['within_source'])}; among all test images it is "
-        f"{estimate(scores['auroc'])}, of which the difference may come from the source of an image."
+        f"{estimate(scores['auroc'])}. The difference may come from the source of an image."
     )
 
 
