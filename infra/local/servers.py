@@ -20,6 +20,7 @@ BUCKETS = (access.DATA_BUCKET, access.DATASTORE_BUCKET, access.MLFLOW_BUCKET)
 _WEED = {"s3": "s3", "s3-master": "master", "s3-volume": "volume", "s3-filer": "filer", "s3-admin": "admin"}
 PORTS = (*_WEED, "mlflow", "metadata", "batch", "kubernetes")
 GRPC_OFFSET = 10_000
+_HEALTH_KEY = "platform-health"
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _s3(home: Path, state: State) -> Server:
     command += [f"-{part}.port={state.ports[name]}" for name, part in _WEED.items()]
     command += [f"-{part}.port.grpc={state.ports[name] + GRPC_OFFSET}" for name, part in _WEED.items()]
     environment = _bare_environment(home)
-    return Server("s3", "S3 (SeaweedFS)", state.url("s3"), command, environment, lambda: _has_buckets(state))
+    return Server("s3", "S3 (SeaweedFS)", state.url("s3"), command, environment, lambda: _stores(state))
 
 
 def _mlflow(home: Path, state: State) -> Server:
@@ -119,7 +120,11 @@ def _answers(state: State, name: str, path: str) -> bool:
         return False
 
 
-def _has_buckets(state: State) -> bool:
+def _stores(state: State) -> bool:
+    """Return whether all buckets exist and an object can be written and read.
+
+    SeaweedFS lists its buckets before the server that holds the bytes has joined.
+    """
     from obstore.exceptions import BaseError
     from obstore.store import S3Store
 
@@ -137,6 +142,9 @@ def _has_buckets(state: State) -> bool:
                 retry_config={"max_retries": 0},
             )
             next(iter(store.list(chunk_size=1)), None)
+            if bucket == access.DATASTORE_BUCKET:
+                store.put(_HEALTH_KEY, b"healthy")
+                store.get(_HEALTH_KEY).bytes()
     except (BaseError, OSError):
         return False
     return True

@@ -6,10 +6,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import boto3
 import mlflow
 import psutil
 import pytest
 
+from infra.local.access import DATASTORE_BUCKET
 from tests.flow.conftest import Place, sweep, wait_for
 from tests.platform.conftest import Platform
 
@@ -76,6 +78,12 @@ def newest_log(platform: Platform, backend: str) -> str:
     return max((platform.home / backend).glob("*/log.txt"), key=lambda path: path.parent.stat().st_ctime).read_text()
 
 
+def checkpoints() -> int:
+    """Return how many checkpoints the datastore holds."""
+    found = boto3.client("s3").list_objects_v2(Bucket=DATASTORE_BUCKET, Prefix="metaflow/skinlib/checkpoints/")
+    return int(found["KeyCount"])
+
+
 def test_only_training_runs_on_batch_and_gives_the_same_results_as_a_local_run(
     platform: Platform, place: Place, tiny_images: Path
 ) -> None:
@@ -97,30 +105,29 @@ def test_only_training_runs_on_batch_and_gives_the_same_results_as_a_local_run(
 
 
 def test_without_a_metadata_service_a_killed_task_is_retried_and_a_killed_run_resumes_on_another_backend(
-    platform: Platform, place: Place, tiny_images: Path
+    user: Platform, place: Place, tiny_images: Path
 ) -> None:
     place.env["METAFLOW_DEFAULT_METADATA"] = "local"
     process = place.start(*flow(place, "kubernetes", tiny_images, "moved", LONG))
-    # A pod is lost, as when a spot instance is taken back.
-    wait_for(lambda: trainings(platform, "kubernetes"), process)
-    wait_for(lambda: "epoch 2/" in newest_log(platform, "kubernetes"), process)
-    trainings(platform, "kubernetes")[0].kill()
-    wait_for(lambda: "Continuing after epoch" in newest_log(platform, "kubernetes"), process)
-    assert [job.get("status") for job in platform.jobs("kubernetes")][-2] == {"failed": 1}
+    # A pod is lost after its first checkpoint, as when a spot instance is taken back.
+    wait_for(checkpoints, process)
+    trainings(user, "kubernetes")[0].kill()
+    wait_for(lambda: "Continuing after epoch" in newest_log(user, "kubernetes"), process)
+    assert [job.get("status") for job in user.jobs("kubernetes")][-2] == {"failed": 1}
 
     # The scheduler's machine is lost, and the pod continues.
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    (left_behind,) = trainings(platform, "kubernetes")
+    (left_behind,) = trainings(user, "kubernetes")
 
     place.env["SKINLIB_COMPUTE"] = "batch.json"
-    before = len(platform.jobs("batch"))
+    before = len(user.jobs("batch"))
     code, output = place.resume()
     assert code == 0, output
     assert "Ending pod " in output
     assert not left_behind.is_running() or left_behind.status() == psutil.STATUS_ZOMBIE
     assert "Continuing after epoch" in output
-    assert len(platform.jobs("batch")) == before + 1
+    assert len(user.jobs("batch")) == before + 1
     epochs = read(place, "[epoch['epoch'] for epoch in run['train'].task['result'].data['history']]")
     assert epochs == list(range(1, LONG["epochs"] + 1))
     parents, children = recorded(place, "moved")
