@@ -88,7 +88,7 @@ class SkinLesionFlow(FlowSpec):
     def ingest(self) -> None:
         """Read, verify and pack every image once, search for duplicates, and set validation images or folds aside."""
         from skinlib import progress
-        from skinlib.audit import baselines, findings, shortcut, traces
+        from skinlib.audit import baselines, findings, lesions, shortcut, traces
         from skinlib.data import listing, metadata, packing, sample, split
         from skinlib.evaluation import metrics
         from skinlib.reporting import data_card
@@ -97,7 +97,8 @@ class SkinLesionFlow(FlowSpec):
         listed = listing.list_images(sample.locate(self.data, progress.printed("synthetic images made")))
         manifest = packing.prepare(listed, store, self.max_rejected, progress.printed("images read"))
         packed = packing.open_packed(store, manifest.hash)
-        audited = findings.audit_images(packed, progress.printed("images compared"), self.group_columns)
+        pairs = lesions.search(packed, store, progress.printed("images compared"))
+        audited = findings.audit_images(packed, pairs, self.group_columns)
         audited.refuse_conflicts()
         self.manifest, self.audit = manifest.summary(), audited.summary()
         self.labels, self.groups = packed.labels, audited.groups
@@ -216,7 +217,7 @@ class SkinLesionFlow(FlowSpec):
         from skinlib import config, progress
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.assessment import assess, assess_elsewhere
-        from skinlib.execution.provenance import public_name, versions
+        from skinlib.execution.provenance import public_name, public_names, versions
         from skinlib.reporting import model_card, test_card, text, verdict
         from skinlib.serving.classifier import Graph
         from skinlib.serving.export import export_graph
@@ -243,9 +244,10 @@ class SkinLesionFlow(FlowSpec):
         )
         self.test_probabilities, self.test_metrics = assessment.probabilities, assessment.metrics
         self.test_report, self.stress = assessment.report, assessment.stress
+        urls = config.listed(self.elsewhere)
         self.elsewhere_reports = {
-            public_name(url): assess_elsewhere(classifier, url, store, progress.printed("images read"))
-            for url in config.listed(self.elsewhere)
+            name: assess_elsewhere(classifier, url, store, progress.printed("images read"))
+            for name, url in zip(public_names(urls), urls, strict=True)
         }
         self.verdict = verdict.verdict(self.test_report, self.elsewhere_reports, self.one_class_sources, synthetic)
         sizes = {part: len(index) for part, index in self.split.items()}

@@ -18,6 +18,7 @@ from skinlib.progress import printed
 if TYPE_CHECKING:
     from skinlib.data.listing import Listing
     from skinlib.data.packing import PackedDataset
+    from skinlib.data.storage import Store
 
 
 _GROUP_BY = click.option("--group-by", default="", help="Columns of metadata.csv; default lesion_id,patient_id.")
@@ -67,7 +68,7 @@ def evaluate(model: str, url: str, group_by: str, source_column: str, as_json: b
     URL is a folder or s3://bucket/prefix that contains benign|malignant, or train|test with these in each. Of the
     latter, only test is used.
     """
-    from skinlib.audit import findings, shortcut
+    from skinlib.audit import findings, lesions, shortcut
     from skinlib.data import metadata
     from skinlib.data.listing import list_images
     from skinlib.evaluation import assessment, metrics
@@ -79,9 +80,10 @@ def evaluate(model: str, url: str, group_by: str, source_column: str, as_json: b
     groups = metadata.group_columns(listing.metadata.names, group_by)
     source = metadata.source_column(listing.metadata.names, source_column)
     served = registry.load(model)
-    with _packed(listing, as_json) as (packed, rejected):
+    with _packed(listing, as_json) as (packed, rejected, cache):
         answers = served.predict(packed.images)
-        found = findings.audit_images(packed, printed("images compared", as_json), groups)
+        pairs = lesions.search(packed, cache, printed("images compared", as_json))
+        found = findings.audit_images(packed, pairs, groups)
     probabilities = answers["probability"].to_numpy()
     flags: assessment.Flags = {
         "uncertain": answers["uncertain"].to_numpy(),
@@ -150,7 +152,7 @@ def audit(url: str, group_by: str, source_column: str, as_json: bool) -> None:
     """
     import numpy as np
 
-    from skinlib.audit import baselines, findings, shortcut, traces
+    from skinlib.audit import baselines, findings, lesions, shortcut, traces
     from skinlib.data import metadata
     from skinlib.data.listing import list_images
     from skinlib.data.manifest import SPLITS
@@ -161,9 +163,10 @@ def audit(url: str, group_by: str, source_column: str, as_json: bool) -> None:
     groups = metadata.group_columns(listing.metadata.names, group_by)
     sources = metadata.source_column(listing.metadata.names, source_column)
     score, others = None, {}
-    with _packed(listing, as_json, max_rejected=1) as (packed, rejected):
+    with _packed(listing, as_json, max_rejected=1) as (packed, rejected, cache):
         labels, splits = packed.labels, np.array(packed.manifest.splits)
-        found = findings.audit_images(packed, printed("images compared", as_json), groups)
+        pairs = lesions.search(packed, cache, printed("images compared", as_json))
+        found = findings.audit_images(packed, pairs, groups)
         parts = {split: np.flatnonzero(splits == split) for split in SPLITS}
         train, test = parts["train"], parts["test"]
         if len(set(labels[train])) == 2:
@@ -221,15 +224,15 @@ def rollback(name: str) -> None:
 @contextmanager
 def _packed(
     listing: "Listing", quiet: bool, max_rejected: float = 0.01
-) -> Iterator[tuple["PackedDataset", tuple[tuple[str, str], ...]]]:
-    """Yield the images of a listing, packed into a temporary folder, and the rejected files with their reasons."""
+) -> Iterator[tuple["PackedDataset", tuple[tuple[str, str], ...], "Store"]]:
+    """Yield the images of a listing, packed into a temporary folder, the rejected files, and the folder."""
     from skinlib.data.packing import open_packed, prepare
     from skinlib.data.storage import open_store
 
     with tempfile.TemporaryDirectory() as folder:
         cache = open_store(folder)
         manifest = prepare(listing, cache, max_rejected, printed("images read", quiet))
-        yield open_packed(cache, manifest.hash), manifest.rejected
+        yield open_packed(cache, manifest.hash), manifest.rejected, cache
 
 
 @commands.command()

@@ -22,3 +22,12 @@ def tiny_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with Image.open(folder / f"{original}.jpg") as image:
             image.transpose(Image.Transpose.ROTATE_90).save(folder / f"{copy}.jpg", quality=95)
     return folder
+
+
+@pytest.fixture
+def real_images() -> Path:
+    """The folder of the real data set, if there is one."""
+    folder = os.environ.get("SKINLIB_TEST_IMAGES")
+    if not folder:
+        pytest.skip("SKINLIB_TEST_IMAGES does not name a folder with the real images")
+    return Path(folder)

@@ -8,12 +8,12 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from skinlib.audit import lesions, shortcut
+from skinlib.audit import shortcut
+from skinlib.audit.lesions import Found
 from skinlib.data.manifest import CLASSES, SPLITS, Counts
 from skinlib.data.packing import PackedDataset
 from skinlib.data.split import number_groups
 from skinlib.errors import DataError
-from skinlib.progress import Progress, silent
 
 Statistics = dict[str, dict[str, dict[str, float]]]  # by split, class and name from `shortcut.STATISTICS`
 Pairs = list[tuple[str, str]]  # of keys such as train/benign/1.jpg
@@ -91,18 +91,16 @@ class Audit:
             )
 
 
-def audit_images(packed: PackedDataset, on_progress: Progress = silent, group_by: Sequence[str] = ()) -> Audit:
-    """Search a packed data set for duplicates and label conflicts, and measure its colours.
+def audit_images(packed: PackedDataset, found: Found, group_by: Sequence[str] = ()) -> Audit:
+    """Sort out what the search for the same lesions found in a packed data set, and measure its colours.
 
     Args:
         packed: The whole data set, train and test.
+        found: From `lesions.search`.
         group_by: Columns of its metadata; images with an equal value in one of them belong to one group.
-        on_progress: Called with (done, all distinct images) regularly and at the end; done is the share of the work,
-            in images.
     """
     keys, splits, labels = packed.manifest.keys, packed.manifest.splits, packed.manifest.labels
-    exact = lesions.identical(packed.images)
-    every = lesions.same_lesions(packed.images, on_progress)
+    exact, every = found["identical"], found["same_lesions"]
     near = sorted(set(every).difference(exact))
     leaks = [pair if splits[pair[0]] == "train" else pair[::-1] for pair in every if splits[pair[0]] != splits[pair[1]]]
     linked = [pair for name in group_by for pair in _equal(packed.manifest.metadata[name])]

@@ -11,19 +11,25 @@ Time and disk space grow linearly with the number of images, since each step has
 """
 
 import hashlib
+import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import combinations, product
+from pathlib import Path
+from typing import TypedDict
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from skinlib import machine
 from skinlib.audit import features
 from skinlib.audit.features import KEPT, Features
-from skinlib.data.storage import map_ahead
+from skinlib.data.manifest import digest
+from skinlib.data.packing import PackedDataset, packed_folder
+from skinlib.data.storage import Store, map_ahead
 from skinlib.progress import Progress, reported, silent
 
 # Places that two images must share. Of 300 random pairs, none shared more than 1; of the candidates among the public
@@ -40,6 +46,46 @@ _WORKER_BYTES = 64 << 20
 
 Ints = NDArray[np.int64]
 Read = Callable[[Ints], NDArray[np.uint8]]  # the descriptors of features
+
+
+class Found(TypedDict):
+    """What a search found: pairs (i, j) of images with i < j, ascending.
+
+    `identical` have the same pixels; `same_lesions` show the same lesion or have the same pixels.
+    """
+
+    identical: list[tuple[int, int]]
+    same_lesions: list[tuple[int, int]]
+
+
+def search(packed: PackedDataset, cache: Store, on_progress: Progress = silent) -> Found:
+    """Find the pairs of a packed set once, and keep them next to it in the cache.
+
+    Args:
+        packed: All images that are compared.
+        cache: The store of the packed set.
+        on_progress: As for `same_lesions`.
+    """
+    key = f"{packed_folder(packed.manifest.hash)}/lesions-{_version()}.json"
+    if cache.exists(key):
+        try:
+            found, check = json.loads(cache.read(key))
+            if check == digest(found):
+                return {
+                    "identical": [(i, j) for i, j in found["identical"]],
+                    "same_lesions": [(i, j) for i, j in found["same_lesions"]],
+                }
+        except (ValueError, TypeError, LookupError):  # damaged: search again
+            pass
+    new: Found = {"identical": identical(packed.images), "same_lesions": same_lesions(packed.images, on_progress)}
+    cache.write(key, json.dumps([new, digest(new)]).encode())
+    return new
+
+
+def _version() -> str:
+    """Name the code of the search, so that no other code uses what it has found."""
+    code = b"".join(Path(file).read_bytes() for file in (__file__, features.__file__))
+    return hashlib.sha256(code + cv2.__version__.encode()).hexdigest()[:12]
 
 
 def identical(images: NDArray[np.uint8]) -> list[tuple[int, int]]:

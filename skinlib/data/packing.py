@@ -7,6 +7,7 @@ Files in the cache:
     skinlib/listings/<fingerprint>.json              the manifest hash of a listing and its rejected files
     skinlib/packed/<hash>-<settings>/images.npy      the decoded images, uint8 (N, 224, 224, 3)
     skinlib/packed/<hash>-<settings>/manifest.json   the manifest, and checksums of images and traces, written last
+    skinlib/packed/<hash>-<settings>/lesions-*.json  the images of the same lesion, from `skinlib.audit.lesions`
 
 What is damaged there is noticed, and made again by the next `prepare`.
 """
@@ -113,7 +114,7 @@ def open_packed(cache: Store, manifest_hash: str) -> PackedDataset:
     Raises:
         StorageError: The set does not exist or is damaged, or cannot be downloaded.
     """
-    folder = _folder(manifest_hash)
+    folder = packed_folder(manifest_hash)
     try:
         columns = json.loads(cache.read(f"{folder}/manifest.json"))
         checksum, traces_digest = columns.pop("checksum"), columns.pop("traces_digest", None)
@@ -167,7 +168,7 @@ def _known_manifest(cache: Store, record_key: str) -> Manifest | None:
         return None
     manifest = _intact_manifest(cache, manifest_hash)
     if not manifest:
-        _say_damaged(f"{cache.url}/{_folder(manifest_hash)} is missing or damaged")
+        _say_damaged(f"{cache.url}/{packed_folder(manifest_hash)} is missing or damaged")
         return None
     return replace(manifest, rejected=tuple((key, reason) for key, reason in rejected))
 
@@ -260,7 +261,8 @@ def _check_rejected(listing: Listing, manifest: Manifest, max_rejected: float) -
         raise DataError(f"All files in {listing.url}/{split_name}/{CLASSES[label]} are unusable; {remedy}.")
 
 
-def _folder(manifest_hash: str) -> str:
+def packed_folder(manifest_hash: str) -> str:
+    """Return the prefix of the keys of a packed set."""
     return f"skinlib/packed/{manifest_hash}-{SETTINGS}"
 
 
@@ -317,7 +319,7 @@ def _delete_if_abandoned(folder: Path) -> None:
 
 def _publish(cache: Store, images: Path, manifest: Manifest, checksum: int) -> None:
     """Store a packed set; several processes may do this at once, because all write the same bytes."""
-    folder = _folder(manifest.hash)
+    folder = packed_folder(manifest.hash)
     if cache.local_path:
         target = cache.local_path / folder
         target.mkdir(exist_ok=True)

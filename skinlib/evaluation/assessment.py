@@ -7,7 +7,7 @@ from typing import Protocol, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from skinlib.audit import findings, shortcut
+from skinlib.audit import findings, lesions, shortcut
 from skinlib.audit.shortcut import Shortcut
 from skinlib.data import metadata
 from skinlib.data.listing import list_images
@@ -97,13 +97,14 @@ def assess_elsewhere(classifier: Classifier, url: str, store: Store, on_progress
     Args:
         classifier: As it is served.
         url: Of the images, as for `list_images` with the split "test" only.
-        store: For the packed images.
+        store: For the packed images and the pairs of the same lesion.
         on_progress: Called while images are read and compared.
     """
     listing = list_images(url, splits=("test",))
     packed = open_packed(store, prepare(listing, store, on_progress=on_progress).hash)
     names = listing.metadata.names
-    found = findings.audit_images(packed, on_progress, metadata.group_columns(names, ""))
+    pairs = lesions.search(packed, store, on_progress)
+    found = findings.audit_images(packed, pairs, metadata.group_columns(names, ""))
     answers, source = classifier.score(packed.images), metadata.source_column(names, "")
     flags = _flags(answers, classifier.settings)
     return report_on(packed, found, answers.probability, flags, classifier.settings, source)

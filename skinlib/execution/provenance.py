@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,3 +35,10 @@ def git_commit() -> str | None:
 def public_name(place: str) -> str:
     """Return a URL as it is, and of a path only the last name: where it is on this machine must not be published."""
     return place if "://" in place else os.path.basename(os.path.abspath(place))
+
+
+def public_names(places: Sequence[str]) -> list[str]:
+    """Return the public name of each place; places of one name are numbered, such as `test`, `test (2)`."""
+    names = [public_name(place) for place in places]
+    counts = [names[:index].count(name) + 1 for index, name in enumerate(names)]
+    return [f"{name} ({count})" if count > 1 else name for name, count in zip(names, counts, strict=True)]

@@ -17,6 +17,7 @@ from skinlib.reporting.numbers import number
 from skinlib.reporting.text import COLOUR_BASELINE, FINDINGS
 
 SHOWN_FILES = 50  # files, or pairs of files
+SHOWN_PAIRS = 12  # in pictures
 
 
 def show(
@@ -55,7 +56,7 @@ def show(
     card.append(picture(grid, "jpeg"))
     _colours(card, audit, baselines["colours"])
     _without_lesions(card, baselines, standouts)
-    _findings(card, audit)
+    _findings(card, audit, packed)
     rejected = [(file["key"], file["reason"]) for file in summary["rejected"]]
     if not rejected:
         card.append(Markdown("Nothing was rejected."))
@@ -82,15 +83,27 @@ def _without_lesions(card: Card, baselines: Mapping[str, float | None], standout
     card.append(Markdown("\n\n".join(lines)))
 
 
-def _findings(card: Card, audit: AuditSummary) -> None:
+def _findings(card: Card, audit: AuditSummary, packed: PackedDataset) -> None:
     words = (
         f"The images form {audit['n_groups']:,} groups. A group is joined by duplicates and probably shows one lesion."
     )
     card.append(Markdown(f"## Audit\n\n{words}"))
     rows = [[title, len(audit[name]), meaning] for name, (title, meaning) in FINDINGS.items()]
     card.append(table(rows, ["finding", "pairs", "meaning"]))
+    if audit["same_lesions"]:
+        _pairs(card, audit["same_lesions"], packed)
     for name, (title, _) in FINDINGS.items():
         _files(card, title, audit[name], ["first image", "second image"], "audit")
+
+
+def _pairs(card: Card, pairs: Sequence[tuple[str, str]], packed: PackedDataset) -> None:
+    """Show some of the pairs, evenly spaced, the images of each side by side."""
+    card.append(Markdown("### Examples of the same lesion: the images of a pair are side by side"))
+    chosen = pairs[:: max(1, len(pairs) // SHOWN_PAIRS)][:SHOWN_PAIRS]
+    places = {key: index for index, key in enumerate(packed.manifest.keys)}
+    index = np.array([places[key] for pair in chosen for key in pair])
+    captions = [f"{number}: {key.partition('/')[0]}" for number, pair in enumerate(chosen, 1) for key in pair]
+    card.append(picture(figures.image_grid(packed.images[index], packed.labels[index], captions), "jpeg"))
 
 
 def _files(card: Card, title: str, rows: Sequence[Sequence[str]], headers: Sequence[str], artifact: str) -> None:

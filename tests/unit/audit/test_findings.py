@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from skinlib.audit import lesions
 from skinlib.audit.findings import audit_images
 from skinlib.data import sample
 from skinlib.data.manifest import CLASSES, Manifest
@@ -29,6 +30,12 @@ def packed(images):
     )
 
 
+def audit(dataset, group_by=()):
+    """Audit a packed set as the flow does, but without a store."""
+    pairs = {"identical": lesions.identical(dataset.images), "same_lesions": lesions.same_lesions(dataset.images)}
+    return audit_images(dataset, pairs, group_by)
+
+
 @pytest.fixture(scope="module")
 def images():
     """Eight distinct images, two for each split and class."""
@@ -44,13 +51,13 @@ def images():
 def flawed(images):
     """The eight, with two more copies of one, and a turned copy of another in the other class and split."""
     copied, turned = images["train/benign/1.jpg"], images["train/malignant/1.jpg"][::-1]
-    return audit_images(
+    return audit(
         packed(images | {"train/benign/3.jpg": copied, "test/malignant/3.jpg": copied, "test/benign/3.jpg": turned})
     )
 
 
 def test_a_clean_set_has_no_findings(images):
-    found = audit_images(packed(images))
+    found = audit(packed(images))
     assert found.exact_duplicates == found.same_lesions == found.leaks == []
     assert found.label_conflicts == found.doubtful_labels == []
     assert found.groups.tolist() == list(range(8))
@@ -98,23 +105,23 @@ def test_twins_are_the_test_images_with_a_duplicate_in_train(flawed):
 
 def test_a_chain_of_duplicates_is_one_group(images):
     first = images["train/benign/1.jpg"]
-    found = audit_images(packed(images | {"train/benign/3.jpg": first, "test/benign/3.jpg": np.rot90(first)}))
+    found = audit(packed(images | {"train/benign/3.jpg": first, "test/benign/3.jpg": np.rot90(first)}))
     assert len(found.same_lesions) == 2
     assert found.n_groups == 8
 
 
-def test_a_test_image_is_a_twin_if_a_chain_of_any_length_leads_to_train(images, monkeypatch):
+def test_a_test_image_is_a_twin_if_a_chain_of_any_length_leads_to_train(images):
     # Among many look-alikes, the search compares each image with some of the others only.
     keys = sorted(images)
-    chain = [keys.index(f"{key}.jpg") for key in ("test/benign/1", "test/benign/2", "train/benign/1")]
-    monkeypatch.setattr("skinlib.audit.lesions.same_lesions", lambda *_: [(chain[0], chain[1]), (chain[1], chain[2])])
-    found = audit_images(packed(images))
+    first, second, third = (keys.index(f"{key}.jpg") for key in ("test/benign/1", "test/benign/2", "train/benign/1"))
+    pairs = {"identical": [], "same_lesions": [(first, second), (second, third)]}
+    found = audit_images(packed(images), pairs)
     assert found.leaks == [("train/benign/1.jpg", "test/benign/2.jpg")]
-    assert np.flatnonzero(found.twins).tolist() == chain[:2]
+    assert np.flatnonzero(found.twins).tolist() == [first, second]
 
 
 def test_counts_and_statistics_are_by_split_and_class(images):
-    found = audit_images(packed(images))
+    found = audit(packed(images))
     assert found.counts == {split: {"benign": 2, "malignant": 2} for split in ("train", "test")}
     pixels = np.stack([images["test/benign/1.jpg"], images["test/benign/2.jpg"]]) / 255
     assert found.statistics["test"]["benign"]["mean of red"] == pytest.approx(pixels[..., 0].mean(), abs=1e-3)
@@ -133,7 +140,7 @@ def test_equal_metadata_joins_images_into_a_group_and_makes_twins(images):
     dataset = packed(images)
     names = ["7", "", "", "8", "7", "", "8", ""]  # sorted by key: test first
     manifest = replace(dataset.manifest, metadata={"lesion_id": tuple(names)})
-    found = audit_images(replace(dataset, manifest=manifest), group_by=["lesion_id"])
+    found = audit(replace(dataset, manifest=manifest), group_by=["lesion_id"])
     assert found.groups.tolist() == [0, 1, 2, 3, 0, 4, 3, 5]
     assert np.flatnonzero(found.twins).tolist() == [0, 3]
     assert found.leaks == []

@@ -3,7 +3,6 @@
 import csv
 import io
 from itertools import combinations, groupby, pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,9 @@ from skinlib.audit import features
 from skinlib.audit import lesions as search
 from skinlib.data import sample
 from skinlib.data.images import decode
-
-REAL = Path(__file__).parents[4] / "shared/data/skin-lesions"
+from skinlib.data.manifest import Manifest
+from skinlib.data.packing import PackedDataset
+from skinlib.data.storage import open_store
 
 
 @pytest.fixture(scope="module")
@@ -153,16 +153,45 @@ def test_images_with_few_or_no_features_are_no_pairs():
     assert search.same_lesions(edge) == []
 
 
-def test_known_lesions_of_the_real_images_are_found():
-    if not REAL.exists():
-        pytest.skip(f"{REAL} does not exist: the real images are not part of the repository")
-    with (REAL / "metadata.csv").open() as file:
+def test_known_lesions_of_the_real_images_are_found(real_images):
+    with (real_images / "metadata.csv").open() as file:
         rows = sorted((row["lesion_id"], row["file_name"]) for row in csv.DictReader(file) if row["lesion_id"])
     groups = [[key for _, key in group] for _, group in groupby(rows, lambda row: row[0])]
     several = [group for group in groups if len(group) > 1][:30]
     keys = [key for group in several for key in group] + [group[0] for group in groups if len(group) == 1][:40]
     known = {pair for group in several for pair in combinations(group, 2)}
-    found = search.same_lesions(np.stack([decode((REAL / key).read_bytes()) for key in keys]))
+    found = search.same_lesions(np.stack([decode((real_images / key).read_bytes()) for key in keys]))
     named = {(keys[i], keys[j]) for i, j in found}
     assert len(named & known) >= 0.8 * len(known)
     assert len(named - known) <= 0.02 * len(named)
+
+
+@pytest.fixture
+def packed(lesions):
+    """The ten lesions and a copy of the first, as a packed set."""
+    images = np.concatenate([lesions, lesions[:1]])
+    n = len(images)
+    keys = tuple(f"train/benign/{k:02}.jpg" for k in range(n))
+    return PackedDataset(images, Manifest(keys, (1,) * n, (0,) * n, ("train",) * n, ("",) * n))
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"[]", b'[{"identical": [], "same_lesions": []}, ""]'])
+def test_a_search_is_done_once_per_packed_set_unless_what_it_kept_is_damaged(packed, tmp_path, monkeypatch, damage):
+    cache = open_store(str(tmp_path))
+    first = search.search(packed, cache)
+    assert first == {"identical": [(0, 10)], "same_lesions": [(0, 10)]}
+    if damage is not None:
+        (kept,) = tmp_path.rglob("lesions-*.json")
+        kept.write_bytes(damage)
+    again = []
+    monkeypatch.setattr(search, "same_lesions", lambda *_: again.append(1) or [(0, 10)])
+    assert search.search(packed, cache) == first
+    assert len(again) == (damage is not None)
+
+
+def test_a_search_with_other_code_starts_anew(packed, tmp_path, monkeypatch):
+    cache = open_store(str(tmp_path))
+    search.search(packed, cache)
+    monkeypatch.setattr(search.cv2, "__version__", "0")
+    monkeypatch.setattr(search, "same_lesions", lambda *_: [])
+    assert search.search(packed, cache)["same_lesions"] == []

@@ -349,15 +349,6 @@ def test_a_damaged_copy_of_a_bucket_s_set_is_downloaded_again(
     np.testing.assert_array_equal(open_packed(store, manifest_hash).images, images)
 
 
-@pytest.fixture
-def real_images() -> Path:
-    """The folder of the real data set, if there is one."""
-    folder = os.environ.get("SKINLIB_TEST_IMAGES")
-    if not folder:
-        pytest.skip("SKINLIB_TEST_IMAGES does not name a folder with the real images")
-    return Path(folder)
-
-
 def test_real_images_are_the_same_data_in_a_folder_and_on_s3(
     real_images: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,3 +18,8 @@ def test_of_a_local_folder_only_the_name_is_published(tmp_path, monkeypatch):
     assert [provenance.public_name(place) for place in places] == [
         "lesions", "lesions", "lesions", "sample", "s3://bucket/a/b",
     ]  # fmt: skip
+
+
+def test_places_of_one_name_are_numbered():
+    names = provenance.public_names(["/a/test", "s3://b/test", "/c/test/", "other", "../test"])
+    assert names == ["test", "s3://b/test", "test (2)", "other", "test (3)"]

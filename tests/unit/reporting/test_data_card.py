@@ -5,7 +5,7 @@ import pytest
 
 from skinlib.reporting import data_card
 from skinlib.reporting.text import FINDINGS
-from tests.unit.results import LABELS, photographs, standout
+from tests.unit.results import photographs, standout
 
 SUMMARY = {
     "hash": "9f2c" * 16,
@@ -27,8 +27,14 @@ NOTHING_FOUND = {name: [] for name in FINDINGS} | {"n_groups": 3231, "statistics
 BASELINES = {"colours": 0.8614, "file traces": 0.8885, "source": None}
 
 
+def packed_set(images):
+    """Give images the keys train/benign/0.jpg, test/benign/0.jpg, train/benign/1.jpg and so on."""
+    keys = tuple(f"{('train', 'test')[i % 2]}/benign/{i // 2}.jpg" for i in range(len(images)))
+    return SimpleNamespace(images=images, labels=np.arange(len(images)) % 2, manifest=SimpleNamespace(keys=keys))
+
+
 def show(card, summary=SUMMARY, audit=NOTHING_FOUND, baselines=BASELINES, standouts=(), synthetic=False):
-    packed = SimpleNamespace(images=photographs(2), labels=LABELS[:2])
+    packed = packed_set(photographs(126))
     data_card.show(card, summary, audit, packed, np.array([1]), baselines, standouts, synthetic)
 
 
@@ -64,6 +70,18 @@ def test_card_counts_and_names_the_pairs_of_each_finding(card, name):
     assert "3,231 groups" in card.text()
 
 
+@pytest.mark.parametrize(("n_pairs", "n_pictures"), [(0, 0), (1, 2), (63, 24)])
+def test_card_shows_pictures_of_up_to_12_pairs_of_the_same_lesion(card, monkeypatch, n_pairs, n_pictures):
+    drawn = []
+    grid = data_card.figures.image_grid
+    monkeypatch.setattr(data_card.figures, "image_grid", lambda *of: drawn.append(of) or grid(*of))
+    pairs = [(f"train/benign/{i}.jpg", f"test/benign/{i}.jpg") for i in range(n_pairs)]
+    show(card, audit=NOTHING_FOUND | {"same_lesions": pairs})
+    captions = [caption for _, _, names in drawn[1:] for caption in names]
+    assert captions == [f"{i}: {split}" for i in range(1, n_pictures // 2 + 1) for split in ("train", "test")]
+    assert ("side by side" in card.text()) == (n_pairs > 0)
+
+
 @pytest.mark.parametrize(("auroc", "words"), [(0.8614, "AUROC 0.861 on"), (None, "AUROC undefined on")])
 def test_card_shows_the_colour_baseline(card, auroc, words):
     show(card, baselines={"colours": auroc})
@@ -95,7 +113,7 @@ def test_card_says_if_and_only_if_the_images_are_synthetic(card, synthetic):
 def test_card_takes_less_than_a_megabyte_and_a_half(card):
     noise = np.random.default_rng(0).integers(0, 256, (24, 224, 224, 3), dtype=np.uint8)
     pairs = [("train/benign/1.jpg", "test/benign/2.jpg")] * 1000
-    packed = SimpleNamespace(images=noise, labels=LABELS[:24])
+    packed = packed_set(noise)
     found = NOTHING_FOUND | dict.fromkeys(FINDINGS, pairs)
     data_card.show(card, SUMMARY, found, packed, np.arange(24), BASELINES, [standout()] * 6, False)
     assert card.n_bytes() < 1_500_000
