@@ -25,7 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from skinlib.networks import resnet
+from skinlib.networks.network import restore
 from skinlib.serving import scoring
 from skinlib.serving.served import table
 from skinlib.tracking import registry
@@ -68,7 +68,7 @@ def main(model: str, url: str) -> None:
     side = served.settings["image_size"]
     with TemporaryDirectory() as folder:
         path = Path(mlflow.artifacts.download_artifacts(model, dst_path=folder))
-        network = resnet.restore(served.settings["architecture"], dict(np.load(path / "weights.npz")))
+        network = restore(served.settings["architecture"], dict(np.load(path / "weights.npz")))
         loaded = mlflow.pyfunc.load_model(str(path))
         objects = Objects(url, side)
         outputs = iter(range(100))

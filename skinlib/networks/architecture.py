@@ -2,4 +2,4 @@
 
 from typing import Literal
 
-Architecture = Literal["resnet10", "resnet18", "resnet34", "resnet50"]
+Architecture = Literal["resnet10", "resnet18", "resnet34", "resnet50", "mobilenet_v2"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from skinlib.networks.inference import to_tensor
-from skinlib.networks.resnet import Network
+from skinlib.networks.network import Network
 
 STAGES = 2
 QUANTILE = 0.95  # of the validation images; beyond it, an image is unfamiliar or unsupported

@@ -15,8 +15,9 @@ from torch import nn
 
 import skinlib
 from skinlib.data.split import Fold
-from skinlib.networks import ensemble, familiarity, resnet
+from skinlib.networks import ensemble, familiarity
 from skinlib.networks.inference import resize
+from skinlib.networks.network import Network, restore
 from skinlib.serving.settings import ClassifierSettings
 
 OPSET = 20
@@ -24,7 +25,7 @@ ROOT = Path(skinlib.__file__).parents[1]
 
 
 class _Member(nn.Module):
-    def __init__(self, network: resnet.Network, familiar: familiarity.Familiarity):
+    def __init__(self, network: Network, familiar: familiarity.Familiarity):
         super().__init__()
         self.network, self.familiar = network, familiar
 
@@ -83,7 +84,7 @@ def export_graph(
     """
     members = []
     for arrays, fold in zip(ensemble.members(weights), folds, strict=True):
-        network = resnet.restore(settings["architecture"], arrays)
+        network = restore(settings["architecture"], arrays)
         index = fold["train"], fold["validation"]
         familiar = familiarity.fit(network, images, settings["image_size"], *index, unsupported)
         members.append(_Member(network, familiar))

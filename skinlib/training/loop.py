@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn import functional
 
 from skinlib.networks.inference import predict_tensor, to_tensor
+from skinlib.networks.network import Network, build, forward_flops
 from skinlib.networks.pretrained import load_pretrained
-from skinlib.networks.resnet import Network, build, forward_flops
 from skinlib.training.augment import augment
 from skinlib.training.checkpoint import Checkpoint, TrialState, saving_in_background
 from skinlib.training.result import Epoch, Setting, TrialResult

@@ -184,7 +184,7 @@ def store_weights(trials: Sequence[Trial], store: Store) -> None:
     needed = {(trial.weights, trial.architecture) for trial in trials if trial.weights != "none"}
     if needed:  # torch takes seconds to import
         from skinlib.networks import pretrained
-        from skinlib.networks.resnet import build
+        from skinlib.networks.network import build
 
         for weights, architecture in needed:
             build(architecture, pretrained.load_pretrained(weights, architecture))

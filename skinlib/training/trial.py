@@ -42,7 +42,7 @@ class Trial(Strict):
     @model_validator(mode="after")
     def _published(self) -> "Trial":
         if self.weights == "imagenet" and self.architecture == "resnet10":
-            raise ValueError("resnet10 has no ImageNet weights; use resnet18, resnet34 or resnet50")
+            raise ValueError("resnet10 has no ImageNet weights; use another architecture")
         return self
 
     @property

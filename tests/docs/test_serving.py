@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from skinlib.networks import resnet
+from skinlib.networks.network import build
 from skinlib.serving import server
 from skinlib.serving.classifier import Graph
 from skinlib.serving.export import export_graph
@@ -48,7 +48,7 @@ def node_modules() -> Path | None:
     node_modules() is None, reason="needs `npm install --global --ignore-scripts onnxruntime-node sharp`"
 )
 def test_the_graph_gives_the_same_answer_in_node(tmp_path: Path) -> None:
-    network = resnet.build("resnet10").eval()
+    network = build("resnet10").eval()
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
     graph = export_graph(weights, results.CLASSIFIER, results.photographs(60), results.FOLDS, np.zeros(60, bool))
     (tmp_path / "model.onnx").write_bytes(graph)

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from skinlib.networks import resnet
+from skinlib.networks.network import Network, build
 from skinlib.serving.export import export_graph
 from tests.unit import results
 
 
 @pytest.fixture(scope="session")
-def network() -> resnet.Network:
+def network() -> Network:
     torch.manual_seed(0)
-    return resnet.build("resnet10").eval()
+    return build("resnet10").eval()
 
 
 @pytest.fixture(scope="session")
-def weights(network: resnet.Network) -> dict[str, np.ndarray]:
+def weights(network: Network) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in network.state_dict().items()}
 
 

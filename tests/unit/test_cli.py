@@ -18,7 +18,7 @@ from skinlib.data.listing import list_images
 from skinlib.data.packing import open_packed, prepare
 from skinlib.data.storage import open_store
 from skinlib.evaluation.metrics import binary_metrics
-from skinlib.networks import resnet
+from skinlib.networks.network import build
 from skinlib.serving.classifier import Graph
 from skinlib.serving.export import export_graph
 from skinlib.tracking import promotion, registry, runs
@@ -94,7 +94,7 @@ def scored(tmp_path_factory):
     listing = list_images(str(folder / "images"), splits=("test",))
     packed = open_packed(cache, prepare(listing, cache).hash)
     torch.manual_seed(0)
-    weights = {name: value.numpy() for name, value in resnet.build("resnet10").state_dict().items()}
+    weights = {name: value.numpy() for name, value in build("resnet10").state_dict().items()}
     threshold = 0.5
     settings = SETTINGS | {"shortcut": shortcut.fit(shortcut.colours(packed.images), packed.labels)}
     folds = [{"train": np.arange(20), "validation": np.arange(20, 30)}]

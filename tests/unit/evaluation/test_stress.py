@@ -9,7 +9,8 @@ from PIL import Image, ImageStat
 from skinlib.data import sample
 from skinlib.data.storage import open_store
 from skinlib.evaluation import stress
-from skinlib.networks import inference, resnet
+from skinlib.networks import inference
+from skinlib.networks.network import restore
 from skinlib.training.checkpoint import Checkpoint
 from skinlib.training.loop import train
 from skinlib.training.slots import Slot
@@ -162,7 +163,7 @@ def test_rotation_and_mirroring_change_the_probability_of_a_trained_network_litt
     checkpoint = Checkpoint(open_store(str(tmp_path)), "checkpoint.pt")
     data = images, labels, everything, everything, np.zeros(120, bool)
     trained = train(trial, *data, seed=0, slot=Slot("cpu", 1), checkpoint=checkpoint)
-    network = resnet.restore(trial.architecture, trained.weights)
+    network = restore(trial.architecture, trained.weights)
     unchanged, *rows = stress.table(
         lambda batch: inference.predict_tensor(network, inference.to_tensor(batch, 32)), images, labels, 0.5
     )

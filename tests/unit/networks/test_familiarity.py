@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from skinlib.networks import familiarity, resnet
+from skinlib.networks import familiarity
 from skinlib.networks.inference import to_tensor
+from skinlib.networks.network import Network
 from tests.unit import results
 
 
 @pytest.fixture(scope="module")
-def fitted(network: resnet.Network) -> familiarity.Familiarity:
+def fitted(network: Network) -> familiarity.Familiarity:
     return familiarity.fit(network, results.photographs(60), 32, np.arange(40), np.arange(40, 60), np.zeros(60, bool))
 
 
 @torch.inference_mode()
-def distances(network: resnet.Network, fitted: familiarity.Familiarity, images: np.ndarray) -> np.ndarray:
+def distances(network: Network, fitted: familiarity.Familiarity, images: np.ndarray) -> np.ndarray:
     return np.asarray(fitted(network.stages(to_tensor(images, 32)))[0])
 
 
@@ -31,7 +32,7 @@ def test_the_distance_is_mahalanobis_s_in_units_of_the_validation_images_quantil
 
 
 def test_images_like_the_training_images_are_nearer_than_others(
-    network: resnet.Network, fitted: familiarity.Familiarity
+    network: Network, fitted: familiarity.Familiarity
 ) -> None:
     known = distances(network, fitted, results.photographs(40))
     strange = [np.full((224, 224, 3), value, np.uint8) for value in (0, 128, 255)]
@@ -40,7 +41,7 @@ def test_images_like_the_training_images_are_nearer_than_others(
 
 
 @torch.inference_mode()
-def test_images_like_those_of_a_source_with_one_class_are_unsupported(network: resnet.Network) -> None:
+def test_images_like_those_of_a_source_with_one_class_are_unsupported(network: Network) -> None:
     images = results.photographs(80)
     dimmed = np.arange(80) % 2 == 1
     images[dimmed] = images[dimmed] // 2 + 20
@@ -52,6 +53,6 @@ def test_images_like_those_of_a_source_with_one_class_are_unsupported(network: r
 
 @torch.inference_mode()
 def test_no_image_is_unsupported_if_every_source_has_both_classes(
-    network: resnet.Network, fitted: familiarity.Familiarity
+    network: Network, fitted: familiarity.Familiarity
 ) -> None:
     assert (fitted(network.stages(to_tensor(results.photographs(20), 32)))[1] < 0).all()

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from skinlib.networks.inference import predict_tensor, resize, to_tensor
-from skinlib.networks.resnet import build
+from skinlib.networks.network import build
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import torchvision
 
 from skinlib.data.storage import open_store
 from skinlib.errors import ConfigError
+from skinlib.networks.network import build
 from skinlib.networks.pretrained import fetch_weights, load_pretrained, store_weights
-from skinlib.networks.resnet import build
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ import torch
 from skinlib.data import images
 from skinlib.data.split import Fold
 from skinlib.evaluation.calibration import calibrate
-from skinlib.networks import ensemble, familiarity, resnet
+from skinlib.networks import ensemble, familiarity
 from skinlib.networks.inference import predict_tensor, to_tensor
+from skinlib.networks.network import Network, build
 from skinlib.serving import export
 from skinlib.serving.classifier import Graph
 from skinlib.serving.settings import ClassifierSettings
@@ -31,16 +32,14 @@ def batch() -> np.ndarray:
 
 
 def test_the_graph_gives_the_network_s_calibrated_probabilities(
-    graph: bytes, network: resnet.Network, batch: np.ndarray
+    graph: bytes, network: Network, batch: np.ndarray
 ) -> None:
     predicted = predict_tensor(network, to_tensor(batch, SETTINGS["image_size"]))
     expected = calibrate(predicted, SETTINGS["temperature"])
     np.testing.assert_allclose(Graph(graph).score(batch).probability, expected, atol=5e-5)
 
 
-def test_the_evidence_adds_up_to_the_logit_without_its_bias(
-    graph: bytes, network: resnet.Network, batch: np.ndarray
-) -> None:
+def test_the_evidence_adds_up_to_the_logit_without_its_bias(graph: bytes, network: Network, batch: np.ndarray) -> None:
     evidence = Graph(graph).score(batch).evidence
     with torch.inference_mode():
         logits = network(to_tensor(batch, SETTINGS["image_size"])) - network.backbone.fc.bias
@@ -63,11 +62,11 @@ def test_the_graph_is_valid_and_holds_its_settings_to_the_last_digit(
 
 
 @pytest.fixture(scope="module")
-def members() -> list[resnet.Network]:
+def members() -> list[Network]:
     networks = []
     for seed in (1, 2, 3):
         torch.manual_seed(seed)
-        networks.append(resnet.build("resnet10").eval())
+        networks.append(build("resnet10").eval())
     return networks
 
 
@@ -79,7 +78,7 @@ ONE_CLASS = np.arange(60) < 20
 
 
 @pytest.fixture(scope="module")
-def joint(members: list[resnet.Network]) -> Graph:
+def joint(members: list[Network]) -> Graph:
     weights = [{name: value.numpy() for name, value in network.state_dict().items()} for network in members]
     photographs = results.photographs(60)
     return Graph(export.export_graph(ensemble.join(weights), SETTINGS, photographs, FOLDS, ONE_CLASS))
@@ -87,7 +86,7 @@ def joint(members: list[resnet.Network]) -> Graph:
 
 @torch.inference_mode()
 def test_an_ensemble_s_graph_gives_the_mean_of_its_members(
-    joint: Graph, members: list[resnet.Network], batch: np.ndarray
+    joint: Graph, members: list[Network], batch: np.ndarray
 ) -> None:
     size = SETTINGS["image_size"]
     pixels = to_tensor(batch, size)

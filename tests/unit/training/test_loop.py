@@ -8,7 +8,7 @@ import torch
 from skinlib.data.storage import Store, open_store
 from skinlib.errors import StorageError
 from skinlib.networks.inference import predict_tensor, to_tensor
-from skinlib.networks.resnet import restore
+from skinlib.networks.network import restore
 from skinlib.training import loop
 from skinlib.training.checkpoint import Checkpoint
 from skinlib.training.loop import image_weights, learning_rate, train

@@ -81,7 +81,10 @@ def test_the_key_tells_every_hyperparameter_apart():
         (listed({"image_size": 100}), ["image_size", "multiple of 32", "not 100"]),
         (listed({"architecture": "vgg"}), ["architecture", "resnet18", "'vgg'"]),
         (listed({"learning_rate": float("nan")}), ["learning_rate", "finite"]),
-        (listed({"architecture": "resnet10", "weights": "imagenet"}), ["resnet10 has no ImageNet weights"]),
+        (
+            listed({"architecture": "resnet10", "weights": "imagenet"}),
+            ["resnet10 has no ImageNet weights; use another"],
+        ),
         (listed({"epochs": 3}, {"epochs": 3}), ["trial 2 repeats trial 1"]),
         ({**listed({}), "trails": []}, ["trails is unknown", "did you mean trials"]),
         ({**listed({}), "fold": 5}, ["fold is unknown", "did you mean folds"]),

@@ -2,9 +2,9 @@ import pytest
 import torch
 import torchvision
 
-from skinlib.networks.resnet import build, forward_flops
+from skinlib.networks.network import build, forward_flops
 
-ARCHITECTURES = ["resnet10", "resnet18", "resnet34", "resnet50"]
+ARCHITECTURES = ["resnet10", "resnet18", "resnet34", "resnet50", "mobilenet_v2"]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -18,6 +18,12 @@ def test_a_network_gives_one_logit_per_image(architecture):
 def test_the_backbone_has_the_weights_of_torchvisions(architecture):
     names = set(torchvision.models.get_model(architecture, num_classes=1).state_dict())
     assert set(build(architecture).backbone.state_dict()) == names
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_each_of_the_four_stages_halves_the_resolution(architecture):
+    stages = build(architecture).eval().stages(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    assert [maps.shape[2:] for maps in stages] == [(16, 16), (8, 8), (4, 4), (2, 2)]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES[1:])
@@ -36,15 +42,17 @@ def test_the_network_normalises_its_input():
     torch.testing.assert_close(seen[0], white.view(1, 3, 1, 1).expand(1, 3, 32, 32))
 
 
-def test_the_network_computes_what_torchvision_s_resnet_does():
-    network = build("resnet18").eval()
+@pytest.mark.parametrize("architecture", ["resnet18", "mobilenet_v2"])
+def test_the_network_computes_what_torchvision_s_does(architecture):
+    network = build(architecture).eval()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     expected = network.backbone((images - network.mean) / network.std).squeeze(1)
     assert torch.equal(network(images), expected)
 
 
-def test_the_evidence_of_a_cell_is_its_grad_cam():
-    network = build("resnet10").eval()
+@pytest.mark.parametrize("architecture", ["resnet10", "mobilenet_v2"])
+def test_the_evidence_of_a_cell_is_its_grad_cam(architecture):
+    network = build(architecture).eval()
     maps = network.stages(torch.randint(0, 256, (2, 3, 96, 96), dtype=torch.uint8))[-1].detach().requires_grad_()
     (gradient,) = torch.autograd.grad(network.classify(maps).sum(), maps)
     grad_cam = (gradient.mean((2, 3), keepdim=True) * maps).sum(1)
