@@ -155,7 +155,7 @@ class SkinLesionFlow(FlowSpec):
             git_commit=self.git_commit,
         )
         live = TrainingCard(current.card["training"], trial, self.fold, self.n_folds)
-        with slots.take_slot() as slot:
+        with slots.take_slot(len(self.branches) if self.compute.backend == "local" else 1) as slot:
             result = loop.train(
                 sweep.with_stored_weights(trial, store),
                 packed.images,
@@ -221,7 +221,6 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.reporting import model_card, test_card, text, verdict
         from skinlib.serving.classifier import Graph
         from skinlib.serving.export import export_graph
-        from skinlib.training import slots
         from skinlib.training.trial import Trial
 
         store = run_store(self)
@@ -239,7 +238,6 @@ class SkinLesionFlow(FlowSpec):
             twins=self.twins[test],
             described=packed.manifest.described(test),
             source=self.sources,
-            workers=sum(slot.threads for slot in slots.cpu_slots()),
             baselines=self.baselines["test"],
         )
         self.test_probabilities, self.test_metrics = assessment.probabilities, assessment.metrics

@@ -7,6 +7,7 @@ from typing import Protocol, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from skinlib import machine
 from skinlib.audit import findings, lesions, shortcut
 from skinlib.audit.shortcut import Shortcut
 from skinlib.data import metadata
@@ -20,6 +21,8 @@ from skinlib.evaluation.scores import Report, build_report
 from skinlib.evaluation.stress import StressRow
 from skinlib.evaluation.threshold import Operation
 from skinlib.progress import Progress, silent
+
+_BATCH_BYTES = 1 << 30  # what scoring a batch of 64 images with ResNet-50 at 224 px takes, and some reserve
 
 
 class Answers(Protocol):
@@ -160,13 +163,12 @@ def assess(
     twins: NDArray[np.bool_],
     described: Mapping[str, Sequence[str]],
     source: str | None,
-    workers: int,
     baselines: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Assessment:
     """Measure a classifier on images that had no part in its training and selection.
 
     Args:
-        classifier: As it is served, with one thread, since `workers` threads call it at once.
+        classifier: As it is served, with one thread, since one thread for each core calls it.
         images: uint8 (N, 224, 224, 3).
         labels: int64 (N,), 1 is malignant.
         colours: float64 (N, 6), from `shortcut.colours`.
@@ -174,12 +176,12 @@ def assess(
         twins: bool (N,), whether an image has a twin in the training set.
         described: The metadata, N values by column, "" where unknown.
         source: The column that names each image's source, if there is one.
-        workers: Number of batches that are scored at once.
         baselines: float64 (N,) by name, the probabilities of baselines other than that of the colours.
     """
     settings, threshold = classifier.settings, classifier.settings["threshold"]
     answers = classifier.score(images)
     probabilities = answers.probability
+    workers = machine.workers(_BATCH_BYTES)
     rows = stress.table(lambda batch: classifier.score(batch).probability, images, labels, threshold, workers=workers)
     examples = saliency.examples(labels, probabilities, threshold)
     strangest = np.argsort(-answers.unfamiliarity, kind="stable")[:8]

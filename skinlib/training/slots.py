@@ -6,8 +6,8 @@ The operating system releases a lock when its process ends, whatever the reason.
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from skinlib import machine
 
 # A small ResNet gains little from more than 4 threads; training more trials at once uses all cores.
-_MOST_THREADS = 4
+_THREADS = 4
 # Of one trial's process: torch takes 0.8 GB, and scoring a batch of 64 images with ResNet-50 at 224 px another 0.7 GB.
 _SLOT_BYTES = 2 << 30
 
@@ -32,44 +32,63 @@ class Slot:
     threads: int
 
 
-def cpu_slots() -> list[Slot]:
-    """Divide the CPU among as many trials as its cores and its memory allow at once."""
+def cpu_slots(branches: int) -> list[Slot]:
+    """Divide the cores among the branches of a run; their memory may not suffice for all branches at once.
+
+    The division depends on their number only, not on which of them run: otherwise the threads of a branch, and so
+    the last bits of its result, would be a matter of chance.
+    """
     cores = machine.cores()
-    # Not all cores for one trial: at every layer the threads wait for the slowest one. If another process takes one of
-    # two cores, two threads train ResNet-18 at 13 instead of 140 images/s, and one thread at 80.
-    threads = min(_MOST_THREADS, max(1, cores // 2))
-    return [Slot("cpu", threads)] * max(1, min(cores // threads, machine.memory() // _SLOT_BYTES))
+    most = max(1, cores // min(_THREADS, max(1, cores // 2)))
+    n = max(1, min(branches, most, machine.memory() // _SLOT_BYTES))
+    return [Slot("cpu", cores // n)] * n
 
 
-def _slots() -> list[Slot]:
+def _slots(branches: int) -> list[Slot]:
     """Return the devices of this machine: its GPUs, or else its CPU."""
     import torch
 
     if torch.cuda.is_available():
-        return [Slot(f"cuda:{i}", cpu_slots()[0].threads) for i in range(torch.cuda.device_count())]
-    return cpu_slots()
+        threads = max(1, machine.cores() // torch.cuda.device_count())
+        return [Slot(f"cuda:{i}", min(_THREADS, threads)) for i in range(torch.cuda.device_count())]
+    return cpu_slots(branches)
 
 
 @contextmanager
-def take_slot() -> Iterator[Slot]:
-    """Wait for a free device (a GPU, or some threads of the CPU) and hold it inside the block."""
+def take_slot(branches: int) -> Iterator[Slot]:
+    """Wait for a free device (a GPU, or some cores of the CPU) and hold it inside the block.
+
+    Args:
+        branches: How many branches of the run may train on this machine.
+    """
     folder = Path(tempfile.gettempdir()) / f"skinlib-slots-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    slots = _slots()
+    slots = _slots(branches)
     waiting = False
     while True:
         for number, slot in enumerate(slots):
-            lock = FileLock(folder / f"{slot.device.replace(':', '-')}-{number}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            try:
-                yield slot
-            finally:
-                lock.release()
-            return
+            with ExitStack() as held:
+                if _lock(held, [folder / name for name in _locks(number, slot)]):
+                    yield slot
+                    return
         if not waiting:
             print(f"Waiting for one of {len(slots)} slots ({slots[0].device}) on this machine.", flush=True)
             waiting = True
         time.sleep(0.2)
+
+
+def _locks(number: int, slot: Slot) -> list[str]:
+    """Name the locks of a slot: one for a GPU, and one for each core, since the slots of another run may be larger."""
+    if slot.device != "cpu":
+        return [f"{slot.device.replace(':', '-')}.lock"]
+    return [f"core-{core}.lock" for core in range(number * slot.threads, (number + 1) * slot.threads)]
+
+
+def _lock(held: ExitStack, files: Sequence[Path]) -> bool:
+    """Acquire locks until the end of a block; return whether all were free."""
+    try:
+        for file in files:
+            held.enter_context(FileLock(file).acquire(timeout=0))
+    except Timeout:
+        return False
+    return True

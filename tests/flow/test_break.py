@@ -52,7 +52,7 @@ def uninterrupted(place):
     split, seed, hash_ = run_data(place, "(run.data.split, run.data.seed, run.data.manifest['hash'])")
     packed = open_packed(open_store(str(place.folder / ".metaflow")), hash_)
     trial = Trial(**TINY | LONG)
-    with take_slot() as slot:
+    with take_slot(1) as slot:
         checkpoint = Checkpoint(open_store(str(place.folder / "again"), create=True), "trial.pt", math.inf)
         result = train(
             trial,

@@ -33,7 +33,6 @@ def assessment(classifier, images):
         twins=np.arange(8) == 0,
         described={"source": ["a", "b"] * 4},
         source="source",
-        workers=2,
         baselines={"source": np.arange(8) % 2 / 2},
     )
 
