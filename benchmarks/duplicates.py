@@ -3,13 +3,16 @@
     pip install ImageHash==4.3.2
     python -m benchmarks.duplicates            # 400 synthetic lesions and a changed copy of each
     python -m benchmarks.duplicates FOLDER     # real images with lesion_id in their metadata.csv
+    python -m benchmarks.duplicates FOLDER 3000 10000 30000    # how time and memory grow with the number of images
 
 The peer is the 64-bit pHash of ImageHash, the common method: two images are a pair if, in one of 8 orientations, their
 hashes differ in at most a given number of bits. For drawn images, all pairs except those of an image and its copy are
-wrong. For real images, two images with the same lesion_id are a pair, and those with none are left out.
+wrong. For real images, two images with the same lesion_id are a pair, and those with none are left out. For the growth,
+each further image is a random turn, crop and light of a real one.
 """
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from itertools import combinations
@@ -18,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 import imagehash
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -94,5 +98,64 @@ def on_real_images(folder: Path) -> None:
             print(f"| {name} | {recall:.2f} | {precision:.2f} | {len(found - judged):,} | {seconds:.0f} |")
 
 
+def growth(folder: Path, counts: list[int]) -> None:
+    """Print the time and the peak memory of the search on sets of different sizes."""
+    print("| images | seconds | seconds per 1,000 images | peak memory, MB, without the images | pairs |")
+    print("|---|---|---|---|---|")
+    with TemporaryDirectory() as scratch:
+        cache = open_store(scratch)
+        real = open_packed(cache, prepare(list_images(str(folder)), cache).hash).images
+        images = np.lib.format.open_memmap(f"{scratch}/all.npy", "w+", np.uint8, (max(counts), *real.shape[1:]))
+        rng = np.random.default_rng(0)
+        for index in range(max(counts)):
+            image = real[index % len(real)]
+            images[index] = image if index < len(real) else changed(image, rng)
+        for count in counts:
+            begun, own = time.perf_counter(), Anonymous()
+            found = lesions.same_lesions(images[:count])
+            seconds, peak = time.perf_counter() - begun, own.stop()
+            cells = f"{count:,} | {seconds:.0f} | {1000 * seconds / count:.1f} | {peak / 1e6:.0f} | {len(found):,}"
+            print(f"| {cells} |", flush=True)
+
+
+def changed(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Turn, crop and light an image at random."""
+    picture = Image.fromarray(image).rotate(rng.uniform(-180, 180), Image.Resampling.BILINEAR)
+    side = int(rng.uniform(0.6, 0.95) * picture.width)
+    x, y = rng.integers(0, picture.width - side, 2)
+    picture = picture.crop((x, y, x + side, y + side)).resize(image.shape[:2])
+    return np.clip(np.asarray(picture) * rng.uniform(0.8, 1.2), 0, 255).astype(np.uint8)
+
+
+class Anonymous:
+    """The peak of this process's own memory, without mapped files, measured ten times per second."""
+
+    def __init__(self) -> None:
+        self._process, self._going = psutil.Process(), True
+        self._start = self._peak = self._now()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _now(self) -> int:
+        memory = self._process.memory_info()
+        return memory.rss - memory.shared
+
+    def _watch(self) -> None:
+        while self._going:
+            self._peak = max(self._peak, self._now())
+            time.sleep(0.1)
+
+    def stop(self) -> int:
+        """Return the bytes above those at the beginning."""
+        self._going = False
+        self._thread.join()
+        return self._peak - self._start
+
+
 if __name__ == "__main__":
-    on_real_images(Path(sys.argv[1])) if len(sys.argv) > 1 else on_drawn_images()
+    if len(sys.argv) > 2:
+        growth(Path(sys.argv[1]), [int(word) for word in sys.argv[2:]])
+    elif len(sys.argv) == 2:
+        on_real_images(Path(sys.argv[1]))
+    else:
+        on_drawn_images()

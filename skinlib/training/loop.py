@@ -28,7 +28,7 @@ from skinlib.training.slots import Slot
 from skinlib.training.trial import Trial
 
 # Dense bf16 peak in FLOP/s, by a part of the driver's name for the GPU (NVIDIA's data sheets).
-_PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12}
+PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10G": 70e12, "A10": 125e12}
 
 OnHistory = Callable[[list[Epoch]], None]
 
@@ -318,7 +318,7 @@ def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 def _peak_share(trial: Trial, device_name: str, images_per_second: float) -> float | None:
     """Return the share of the GPU's bf16 peak, None if that is not known; a step takes three forward passes."""
-    peak = next((value for name, value in _PEAK.items() if name in device_name), None)
+    peak = next((value for name, value in PEAK.items() if name in device_name), None)
     return peak and 3 * forward_flops(trial.architecture, trial.image_size) * images_per_second / peak
 
 
