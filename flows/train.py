@@ -219,8 +219,8 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.evaluation.assessment import assess, assess_elsewhere
         from skinlib.execution.provenance import public_name, public_names, versions
         from skinlib.reporting import model_card, test_card, text, verdict
-        from skinlib.serving.classifier import Graph
         from skinlib.serving.export import export_graph
+        from skinlib.serving.graph import Graph
         from skinlib.training.trial import Trial
 
         store = run_store(self)
@@ -269,10 +269,10 @@ class SkinLesionFlow(FlowSpec):
 
     @step
     def register(self) -> None:
-        """Register the winner in MLflow, one version for each distinct result, and promote it if it has earned it."""
+        """Register the winner, one version for each distinct result, promote it if earned, and end the MLflow run."""
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.scores import flat_metrics, histograms
-        from skinlib.tracking import promotion, registry
+        from skinlib.tracking import promotion, registry, runs
 
         packed, synthetic = open_packed(run_store(self), self.manifest["hash"]), self.data == "sample"
         used = np.concatenate([self.split["train"], self.split["validation"]])
@@ -296,15 +296,14 @@ class SkinLesionFlow(FlowSpec):
         shortcut = self.test_report["all"]["shortcut"]
         contest = promotion.Contest(packed, self.groups, self.split["test"], self.test_probabilities, shortcut)
         self.promotion = promotion.decide(self.tracking, self.registered_model, self.promote, contest, current.username)
+        runs.finish_run(self.tracking)
         self.next(self.end)
 
     @step
     def end(self) -> None:
         """Print the results and what to do next."""
         from skinlib.reporting.text import run_summary
-        from skinlib.tracking import runs
 
-        runs.finish_run(self.tracking)
         result = self.leaderboard, self.test_report, self.verdict, self.registered_model, self.promotion
         print(run_summary(*result, self.tracking["uri"]))
 

@@ -23,6 +23,7 @@ from typing import TypedDict
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from skinlib import machine
 from skinlib.audit import features
@@ -116,8 +117,10 @@ def same_lesions(images: NDArray[np.uint8], on_progress: Progress = silent) -> l
     groups = _copies(images)
     pairs = {pair for group in groups for pair in _pairs(group)}
     first = [group[0] for group in groups]
-    for a, b in _similar(images, first, on_progress):
-        pairs.update((min(pair), max(pair)) for pair in product(groups[a][:COPIES], groups[b][:COPIES]))
+    # The search has threads of its own. Those of NumPy's products would mostly wait for each other.
+    with threadpool_limits(1):
+        for a, b in _similar(images, first, on_progress):
+            pairs.update((min(pair), max(pair)) for pair in product(groups[a][:COPIES], groups[b][:COPIES]))
     return sorted(pairs)
 
 

@@ -26,7 +26,7 @@ _BATCH_BYTES = 1 << 30  # what scoring a batch of 64 images with ResNet-50 at 22
 
 
 class Answers(Protocol):
-    """What a served classifier computes for images; see `skinlib.serving.classifier.Answers`."""
+    """What a served classifier computes for images; see `skinlib.serving.graph.Answers`."""
 
     @property
     def probability(self) -> NDArray[np.float64]: ...
@@ -53,7 +53,7 @@ class Settings(Operation):
 
 
 class Classifier(Protocol):
-    """A served classifier; see `skinlib.serving.classifier.Graph`."""
+    """A served classifier; see `skinlib.serving.graph.Graph`."""
 
     @property
     def settings(self) -> Settings: ...

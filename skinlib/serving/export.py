@@ -1,19 +1,15 @@
-"""The two files of a registered model: the network with its preprocessing as one ONNX graph, and one file of code."""
+"""The network with its preprocessing as one ONNX graph."""
 
-import ast
 import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TypeGuard
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-import skinlib
 from skinlib.data.split import Fold
 from skinlib.networks import ensemble, familiarity
 from skinlib.networks.inference import resize
@@ -21,7 +17,6 @@ from skinlib.networks.network import Network, restore
 from skinlib.serving.settings import ClassifierSettings
 
 OPSET = 20
-ROOT = Path(skinlib.__file__).parents[1]
 
 
 class _Member(nn.Module):
@@ -107,29 +102,3 @@ def export_graph(
     entry = graph.metadata_props.add()
     entry.key, entry.value = "skinlib.settings", json.dumps(settings)
     return bytes(graph.SerializeToString(deterministic=True))
-
-
-def code() -> str:
-    """Return the code of `skinlib.serving.classifier`, with the code that it imports from skinlib in front of it."""
-    parts: dict[str, str] = {}
-    _collect("skinlib.serving.classifier", parts)
-    return "\n\n".join(parts.values())
-
-
-def _collect(module: str, parts: dict[str, str]) -> None:
-    """Add a module's code, without its imports from skinlib, after the code of the modules that it imports there."""
-    if module in parts:
-        return
-    source = (ROOT / f"{module.replace('.', '/')}.py").read_text()
-    tree, lines = ast.parse(source), source.splitlines()
-    for imported in [str(node.module) for node in tree.body if _is_own(node)]:
-        _collect(imported, parts)
-    for node in ast.walk(tree):
-        if _is_own(node):  # also those for type checkers only
-            lines[node.lineno - 1 : node.end_lineno] = [""] * (int(node.end_lineno or 0) - node.lineno + 1)
-            lines[node.lineno - 1] = " " * node.col_offset + "pass"
-    parts[module] = "\n".join(lines) + "\n"
-
-
-def _is_own(node: ast.AST) -> TypeGuard[ast.ImportFrom]:
-    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith("skinlib.")

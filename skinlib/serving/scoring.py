@@ -30,7 +30,7 @@ from skinlib.data.packing import limited
 from skinlib.data.storage import Object, Store, map_ahead, open_store
 from skinlib.errors import ConfigError, DataError, StorageError, UnreadableError
 from skinlib.progress import Progress, silent
-from skinlib.serving.classifier import BATCH
+from skinlib.serving.graph import BATCH
 from skinlib.serving.served import Served
 
 PART_ROWS, PART_SECONDS = 1000, 30.0

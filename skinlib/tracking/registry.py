@@ -25,7 +25,7 @@ from PIL import Image
 from skinlib.errors import TrackingError
 from skinlib.evaluation.metrics import Metrics
 from skinlib.evaluation.scores import Histograms
-from skinlib.serving import classifier, export
+from skinlib.serving import classifier, source
 from skinlib.serving.served import Served, table
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.tracking.connection import connect, is_missing, storing, unless_exists, without_credentials
@@ -189,7 +189,7 @@ def _log_model(
     model = client.create_logged_model(experiment_id, "classifier", source_run_id=run_id, tags=tags)
     with tempfile.TemporaryDirectory() as folder:
         path, code, onnx = (Path(folder, name) for name in ("model", "classifier.py", "model.onnx"))
-        code.write_text(export.code())
+        code.write_text(source.code())
         onnx.write_bytes(graph)
         mlflow.pyfunc.save_model(
             path,

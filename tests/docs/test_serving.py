@@ -14,8 +14,8 @@ from PIL import Image
 
 from skinlib.networks.network import build
 from skinlib.serving import server
-from skinlib.serving.classifier import Graph
 from skinlib.serving.export import export_graph
+from skinlib.serving.graph import Graph
 from tests.docs.commands import ROOT, blocks
 from tests.servers.aws import AwsServer
 from tests.unit import results

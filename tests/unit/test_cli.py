@@ -19,8 +19,8 @@ from skinlib.data.packing import open_packed, prepare
 from skinlib.data.storage import open_store
 from skinlib.evaluation.metrics import binary_metrics
 from skinlib.networks.network import build
-from skinlib.serving.classifier import Graph
 from skinlib.serving.export import export_graph
+from skinlib.serving.graph import Graph
 from skinlib.tracking import promotion, registry, runs
 from tests.unit import results
 

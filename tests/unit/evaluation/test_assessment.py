@@ -5,7 +5,7 @@ from skinlib.audit import shortcut
 from skinlib.evaluation.assessment import assess
 from skinlib.evaluation.metrics import binary_metrics
 from skinlib.evaluation.stress import SHIFTS
-from skinlib.serving.classifier import Graph
+from skinlib.serving.graph import Graph
 from tests.unit import results
 
 THRESHOLD = results.CLASSIFIER["threshold"]

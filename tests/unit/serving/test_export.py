@@ -18,8 +18,8 @@ from skinlib.evaluation.calibration import calibrate
 from skinlib.networks import ensemble, familiarity
 from skinlib.networks.inference import predict_tensor, to_tensor
 from skinlib.networks.network import Network, build
-from skinlib.serving import export
-from skinlib.serving.classifier import Graph
+from skinlib.serving import export, source
+from skinlib.serving.graph import Graph
 from skinlib.serving.settings import ClassifierSettings
 from tests.unit import results
 
@@ -121,7 +121,7 @@ def test_the_code_decodes_like_ingest_without_skinlib_and_torch(tmp_path: Path, 
     }
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
-    (tmp_path / "served.py").write_text(export.code())
+    (tmp_path / "served.py").write_text(source.code())
     program = """
 import pathlib, sys
 for name in ("skinlib", "torch", "torchvision", "metaflow", "sklearn", "scipy", "matplotlib"):
@@ -141,7 +141,7 @@ np.savez("pixels.npz", **{name: served.decode(pathlib.Path(name).read_bytes()) f
 
 
 def test_no_name_is_defined_twice_in_the_code() -> None:
-    tree = ast.parse(export.code())
+    tree = ast.parse(source.code())
     defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     assigned = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
     names = sorted(defined + [target.id for target in assigned if isinstance(target, ast.Name)])

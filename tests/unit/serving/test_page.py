@@ -20,7 +20,7 @@ from PIL import Image
 
 from skinlib.evaluation import saliency
 from skinlib.serving import server
-from skinlib.serving.classifier import Graph
+from skinlib.serving.graph import Graph
 from tests.unit import results
 
 MODEL = "models:/skin-lesion@champion"

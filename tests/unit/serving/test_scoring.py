@@ -23,8 +23,8 @@ from skinlib.cli import commands
 from skinlib.data.split import Fold
 from skinlib.errors import ConfigError, DataError, SkinlibError
 from skinlib.serving import scoring
-from skinlib.serving.classifier import Graph
 from skinlib.serving.export import export_graph
+from skinlib.serving.graph import Graph
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.tracking import registry, runs
 from tests.unit import results

@@ -14,7 +14,7 @@ from skinlib.cli import commands
 from skinlib.data.manifest import Manifest
 from skinlib.data.packing import PackedDataset
 from skinlib.errors import TrackingError
-from skinlib.serving.classifier import Graph
+from skinlib.serving.graph import Graph
 from skinlib.tracking import promotion, registry, runs
 from skinlib.tracking.promotion import Contest, Policy, Verdict
 from skinlib.tracking.runs import RecordedRun

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from skinlib.data import images
 from skinlib.errors import TrackingError
 from skinlib.serving import served as served_model
-from skinlib.serving.classifier import Graph
+from skinlib.serving.graph import Graph
 from skinlib.tracking import registry, runs
 from skinlib.tracking.connection import connect
 from skinlib.tracking.registry import RegisteredModel
