@@ -236,6 +236,30 @@ def _packed(
 
 
 @commands.command()
+@click.option("--delete-unused", type=click.FloatRange(min=0), metavar="DAYS", help="Delete what no run used for DAYS.")
+def cache(delete_unused: float | None) -> None:
+    """List what runs have left in their datastore for later ones: packed images, checkpoints, weights.
+
+    A new run makes again what it needs of it. A failed run without its checkpoints starts its unfinished trials anew.
+    """
+    from skinlib.data import cache as kept
+    from skinlib.execution.datastore import default_store
+    from skinlib.reporting.text import table
+
+    store = default_store()
+    found = kept.entries(store)
+    shown = found if delete_unused is None else kept.unused(found, delete_unused)
+    rows = [["kind", "name", "MB", "last used (UTC)"]]
+    rows += [[each.kind, each.name, f"{each.size / 1e6:,.1f}", f"{each.used:%Y-%m-%d %H:%M}"] for each in shown]
+    click.echo(table(rows))
+    size = f"{sum(each.size for each in shown) / 1e6:,.1f} MB"
+    click.echo(f"{len(shown):,} of {len(found):,} entries, {size}, in {store.url}")
+    if delete_unused is not None and shown and click.confirm("Delete these?"):
+        kept.delete(store, shown)
+        click.echo(f"Deleted {size}.")
+
+
+@commands.command()
 @click.option("--compute", type=click.Path(path_type=Path), help="A compute config; without it, everything runs here.")
 @click.option("--data", metavar="URL", help="The images; without it, the synthetic sample.")
 def doctor(compute: Path | None, data: str | None) -> None:

@@ -7,6 +7,7 @@ Files in the cache:
     skinlib/listings/<fingerprint>.json              the manifest hash of a listing and its rejected files
     skinlib/packed/<hash>-<settings>/images.npy      the decoded images, uint8 (N, 224, 224, 3)
     skinlib/packed/<hash>-<settings>/manifest.json   the manifest, and checksums of images and traces, written last
+    skinlib/packed/<hash>-<settings>/used            empty; written anew by each run
     skinlib/packed/<hash>-<settings>/lesions-*.json  the images of the same lesion, from `skinlib.audit.lesions`
 
 What is damaged there is noticed, and made again by the next `prepare`.
@@ -93,6 +94,8 @@ def prepare(
     record_key = f"skinlib/listings/{listing.fingerprint}.json"
     if known := _known_manifest(cache, record_key):
         _check_rejected(listing, known, max_rejected)
+        _record(cache, record_key, known)
+        cache.write(f"{packed_folder(known.hash)}/used", b"")
         return known
     with _scratch_folder(cache) as folder:
         manifest, checksum, all_read = _pack(listing, folder / "images.npy", on_progress)
@@ -100,9 +103,14 @@ def prepare(
         if not _intact_manifest(cache, manifest.hash):
             _publish(cache, folder / "images.npy", manifest, checksum)
     if all_read:  # otherwise a later run must try again: a restored archive looks the same in a listing
-        content = [manifest.hash, manifest.rejected]
-        cache.write(record_key, json.dumps([*content, digest(content)]).encode())
+        _record(cache, record_key, manifest)
     return manifest
+
+
+def _record(cache: Store, key: str, manifest: Manifest) -> None:
+    """Write the record of a listing, again at each use: its time is that of the last one (see `cache`)."""
+    content = [manifest.hash, manifest.rejected]
+    cache.write(key, json.dumps([*content, digest(content)]).encode())
 
 
 def open_packed(cache: Store, manifest_hash: str) -> PackedDataset:

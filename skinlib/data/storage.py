@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -103,12 +103,14 @@ class Object:
         size: Bytes.
         etag: Changes when the content changes; on S3 usually the MD5, in a folder made of inode, time and size.
         problem: Why it cannot be read, if the listing shows it. Control characters of its key are then escaped.
+        modified: When it was written, in UTC; None if it cannot be read.
     """
 
     key: str
     size: int
     etag: str | None
     problem: str | None = None
+    modified: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -384,7 +386,9 @@ def _raw_keys(pages: Callable[..., Any], root: str, prefix: str) -> Iterator[Obj
     try:
         for page in pages(Prefix=start + (prefix and f"{prefix}/")):
             for entry in page.get("Contents", ()):
-                yield Object(entry["Key"][len(start) :], entry["Size"], entry.get("ETag"))
+                yield Object(
+                    entry["Key"][len(start) :], entry["Size"], entry.get("ETag"), modified=entry.get("LastModified")
+                )
     except (BotoCoreError, ClientError) as error:
         raise OSError(str(error)) from error  # which Store explains
 
@@ -424,7 +428,8 @@ def _walk(root: Path, prefix: str) -> Iterator[Object]:
                 yield Object(key, status.st_size, None, "its name ends in # and digits like an unfinished copy; rename")
             else:  # obstore's ETag, with which it checks that the file has not changed
                 etag = f'"{status.st_ino:x}-{max(status.st_mtime_ns, 0) // 1000:x}-{status.st_size:x}"'
-                yield Object(key, status.st_size, etag)
+                modified = datetime.fromtimestamp(status.st_mtime, UTC)
+                yield Object(key, status.st_size, etag, modified=modified)
 
 
 def _checked(item: Object) -> Object:

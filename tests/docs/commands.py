@@ -25,6 +25,7 @@ RUN = [
     "make resume RUN=ID",
     "skinlib audit FOLDER",
     "skinlib audit s3://bucket/prefix --json",
+    "skinlib cache",
     "skinlib doctor",
     "skinlib evaluate models:/skin-lesion@champion FOLDER",
     "METAFLOW_USER=container python -c 'from metaflow import get_namespace; print(get_namespace())'",
@@ -47,6 +48,7 @@ COVERED = {
     "skinlib demo models:/skin-lesion-sample@champion": (
         "tests/unit/serving/test_page.py::test_a_photograph_gets_the_answer_of_the_graph_its_pixels_and_a_heat_map"
     ),
+    "skinlib cache --delete-unused 30": ("tests/unit/test_cli.py::test_cache_deletes_what_is_unused_only_after_asking"),
     "skinlib models": PROMOTION,
     "skinlib promote skin-lesion 3": PROMOTION,
     "skinlib rollback skin-lesion": PROMOTION,

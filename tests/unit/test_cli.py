@@ -1,7 +1,9 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -75,6 +77,31 @@ def test_upload_deletes_what_the_folder_lacks_only_after_asking(tmp_path, answer
     result = CliRunner().invoke(commands, [*arguments, "--delete"], input=answer, catch_exceptions=False)
     assert f"Delete these 1 at {target}?" in result.output
     assert sorted(path.name for path in target.iterdir()) == left
+
+
+@pytest.mark.parametrize(("answer", "left"), [("n\n", 2), ("y\n", 1)])
+def test_cache_deletes_what_is_unused_only_after_asking(tmp_path, monkeypatch, answer, left):
+    monkeypatch.chdir(tmp_path)
+    for name, age in (("7-ab", 3), ("8-cd", 0)):
+        path = tmp_path / f".metaflow/skinlib/checkpoints/{name}/trial.pt"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(2_000_000))
+        os.utime(path, (time.time() - age * 86_400,) * 2)
+    result = CliRunner().invoke(commands, ["cache"], catch_exceptions=False)
+    assert f"2 of 2 entries, 4.0 MB, in {tmp_path}/.metaflow" in result.output
+    arguments = ["cache", "--delete-unused", "2"]
+    result = CliRunner().invoke(commands, arguments, input=answer, catch_exceptions=False)
+    assert "7-ab" in result.output
+    assert "8-cd" not in result.output
+    assert len(list(tmp_path.rglob("*.pt"))) == left
+
+
+def test_cache_says_where_to_look_for_runs(tmp_path):
+    command = [sys.executable, "-m", "skinlib", "cache"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert "No run has been started in this folder" in result.stderr
 
 
 def test_the_commands_start_without_heavy_imports():
