@@ -100,14 +100,29 @@ def checkpoint_seconds(variables: Mapping[str, str] = os.environ) -> float:
     Raises:
         ConfigError: SKINLIB_CHECKPOINT_SECONDS is not a number of seconds.
     """
-    value = variables.get("SKINLIB_CHECKPOINT_SECONDS") or "30"
+    return _number(variables, "SKINLIB_CHECKPOINT_SECONDS", 30, "a number of seconds, such as 30")
+
+
+def image_memory_limit(variables: Mapping[str, str] = os.environ) -> float:
+    """Return the most bytes of memory that the images of a trial may count on; infinite by default.
+
+    Raises:
+        ConfigError: SKINLIB_IMAGE_MEMORY_MB is not a number of megabytes.
+    """
+    return 1e6 * _number(variables, "SKINLIB_IMAGE_MEMORY_MB", math.inf, "a number of megabytes, such as 8000")
+
+
+def _number(variables: Mapping[str, str], name: str, default: float, meaning: str) -> float:
+    value = variables.get(name)
+    if not value:
+        return default
     try:
-        seconds = float(value)
+        number = float(value)
     except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ConfigError(f"SKINLIB_CHECKPOINT_SECONDS is {value!r}; set it to a number of seconds, such as 30.")
-    return seconds
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise ConfigError(f"{name} is {value!r}; set it to {meaning}.")
+    return number
 
 
 def explain(

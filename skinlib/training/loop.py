@@ -18,7 +18,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from torch import nn
 from torch.nn import functional
 
-from skinlib.networks.inference import predict_tensor, to_tensor
+from skinlib import machine
+from skinlib.config import image_memory_limit
+from skinlib.networks.inference import Streamed, predict_tensor, to_tensor
 from skinlib.networks.network import Network, build, forward_flops
 from skinlib.networks.pretrained import load_pretrained
 from skinlib.training.augment import augment
@@ -35,12 +37,15 @@ OnHistory = Callable[[list[Epoch]], None]
 
 @dataclass(frozen=True)
 class _Data:
-    """The images of a trial at its size, uint8 (N, 3, S, S); all but the validation labels are on its device."""
+    """The images of a trial at its size, uint8 (N, 3, S, S); all but the validation labels are on its device.
 
-    train_images: torch.Tensor
+    Images that do not fit there are streamed to it.
+    """
+
+    train_images: torch.Tensor | Streamed
     train_labels: torch.Tensor
     train_weights: torch.Tensor
-    validation_images: torch.Tensor
+    validation_images: torch.Tensor | Streamed
     validation_labels: NDArray[np.int64]
 
 
@@ -66,7 +71,9 @@ def train(
 
     Args:
         trial: The hyperparameters.
-        images: The packed set, uint8 (N, 224, 224, 3); read once, then kept on the device at the trial's size.
+        images: The packed set, uint8 (N, 224, 224, 3). If the images of the trial's size take less than half of the
+            free memory, they are read once and kept on the device; otherwise each batch is read when it is needed,
+            with the same result.
         labels: int64 (N,), 1 is malignant.
         train_index: Indices of the images to learn from.
         validation_index: Indices of the images that decide on the best epoch and the early stop; of both classes.
@@ -84,11 +91,12 @@ def train(
     cost = forward_flops(trial.architecture, trial.image_size) // 2
     try:
         order, size, device = np.sort(train_index), trial.image_size, slot.device  # a memory map is read front to back
+        load = to_tensor if _fits(len(order) + len(validation_index), size, slot) else Streamed
         data = _Data(
-            to_tensor(images, size, device, order),
+            load(images, size, device, order),
             torch.from_numpy(labels[order]).float().to(device),
             torch.from_numpy(image_weights(labels[order], one_class[order], trial.one_class_weight)).to(device),
-            to_tensor(images, size, device, validation_index),
+            load(images, size, device, validation_index),
             labels[validation_index],
         )
         training = _Training(trial, data, seed, setting)
@@ -156,6 +164,27 @@ def _set_up(slot: Slot) -> Setting:
     }
 
 
+def _fits(n_images: int, size: int, slot: Slot) -> bool:
+    """Return whether images take less than half of the memory that is free for them; say so if they do not."""
+    needed, free = n_images * 3 * size**2, image_memory(slot)
+    if 2 * needed > free:
+        print(
+            f"The images take {needed / 1e9:.1f} GB, more than half of the {free / 1e9:.1f} GB of free memory: "
+            "each batch is read when it is needed.",
+            flush=True,
+        )
+    return 2 * needed <= free
+
+
+def image_memory(slot: Slot) -> float:
+    """Return the bytes of memory that a trial on a slot may use; SKINLIB_IMAGE_MEMORY_MB sets a lower limit."""
+    if slot.device == "cpu":
+        free = machine.memory() * slot.threads // machine.cores()
+    else:
+        free = torch.cuda.mem_get_info(slot.device)[0]
+    return min(free, image_memory_limit())
+
+
 def _has_bfloat16(device: str) -> bool:
     if device != "cpu":
         # Not torch.cuda.is_bf16_supported(): it counts emulation, as on a T4. bf16 units came with Ampere.
@@ -174,7 +203,7 @@ class _Training:
 
     def __init__(self, trial: Trial, data: _Data, seed: int, setting: Setting) -> None:
         self.trial, self.data, self.seed, self.setting = trial, data, seed, setting
-        self.device = data.train_images.device
+        self.device = data.train_labels.device
         torch.manual_seed(seed)
         pretrained = load_pretrained(trial.weights, trial.architecture)
         self.network = build(trial.architecture, pretrained).to(self.device)
@@ -249,24 +278,28 @@ class _Training:
         epoch_seed = int(np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
         generator = torch.Generator().manual_seed(epoch_seed)
         losses, rate = torch.zeros((), device=self.device), 0.0
-        shuffled = torch.randperm(len(self.data.train_labels), generator=generator).to(self.device)
+        shuffled = torch.randperm(len(self.data.train_labels), generator=generator)
+        order = [shuffled[i * self.batch_size : (i + 1) * self.batch_size] for i in range(self.steps_per_epoch)]
+        rows, images = [chosen.to(self.device) for chosen in order], self.data.train_images
+        batches = images.batches(order) if isinstance(images, Streamed) else (images[chosen] for chosen in rows)
         self.network.train()
-        for number in range(self.steps_per_epoch):
+        for number, (chosen, batch) in enumerate(zip(rows, batches, strict=True)):
             step = (epoch - 1) * self.steps_per_epoch + number
             rate = learning_rate(self.trial, step, self.trial.epochs * self.steps_per_epoch)
-            chosen = shuffled[number * self.batch_size : (number + 1) * self.batch_size]
-            losses += self._train_step(chosen, rate, generator)
+            losses += self._train_step(batch, chosen, rate, generator)
             # The decay grows with the steps, or the average would remember the first random weights for long.
             _average(self.average, self.network, min(self.trial.ema_decay, (1 + step) / (10 + step)))
         return losses.item() / self.steps_per_epoch, rate
 
-    def _train_step(self, chosen: torch.Tensor, rate: float, generator: torch.Generator) -> torch.Tensor:
-        """Update the weights on one batch, given by the indices of its images; return the loss."""
+    def _train_step(
+        self, images: torch.Tensor, chosen: torch.Tensor, rate: float, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Update the weights on one batch, uint8 (n, 3, S, S), and the indices of its images; return the loss."""
         trial = self.trial
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         strengths = trial.augmentation, trial.colour_augmentation, trial.artefacts
-        batch = augment(self.data.train_images[chosen], *strengths, generator)
+        batch = augment(images, *strengths, generator)
         batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.setting["precision"] == "bfloat16"):
             logits = self.network(batch)

@@ -1,11 +1,21 @@
 """Configs: a wrong value is explained by its key, and run options out of range are refused."""
 
+import math
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError, model_validator
 
-from skinlib.config import Strict, check_run_options, checkpoint_seconds, explain, listed, parse, read_text
+from skinlib.config import (
+    Strict,
+    check_run_options,
+    checkpoint_seconds,
+    explain,
+    image_memory_limit,
+    listed,
+    parse,
+    read_text,
+)
 from skinlib.errors import ConfigError
 
 
@@ -118,6 +128,13 @@ def test_seconds_that_are_no_number_are_refused(value: str) -> None:
 @pytest.mark.parametrize(("variables", "seconds"), [({}, 30), ({"SKINLIB_CHECKPOINT_SECONDS": "0.5"}, 0.5)])
 def test_seconds_are_a_number_with_a_default(variables: dict[str, str], seconds: float) -> None:
     assert checkpoint_seconds(variables) == seconds
+
+
+def test_the_memory_for_images_is_unlimited_unless_a_variable_limits_it() -> None:
+    assert image_memory_limit({}) == math.inf
+    assert image_memory_limit({"SKINLIB_IMAGE_MEMORY_MB": "8000"}) == 8e9
+    with pytest.raises(ConfigError, match="SKINLIB_IMAGE_MEMORY_MB is 'all'; set it to a number of megabytes"):
+        image_memory_limit({"SKINLIB_IMAGE_MEMORY_MB": "all"})
 
 
 def test_an_option_lists_parts_that_are_separated_by_commas():

@@ -268,3 +268,36 @@ def test_weights_change_the_training_and_one_leaves_it_as_it_is(run, tmp_path):
     for name, weight, same in (("one", 1.0, True), ("less", 0.2, False)):
         weighted = run(TRIAL.model_copy(update={"one_class_weight": weight}), store=tmp_path / name).weights
         assert all(np.array_equal(plain[key], weighted[key]) for key in plain) is same
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """Memory for a single one of the images at the network's size."""
+    monkeypatch.setenv("SKINLIB_IMAGE_MEMORY_MB", "0.004")
+
+
+def test_images_that_do_not_fit_give_the_same_weights(run, tmp_path, monkeypatch, capsys):
+    resident = run(TRIAL.model_copy(update={"image_size": 64}), store=tmp_path / "resident")
+    monkeypatch.setenv("SKINLIB_IMAGE_MEMORY_MB", "0.004")
+    capsys.readouterr()
+    streamed = run(TRIAL.model_copy(update={"image_size": 64}), store=tmp_path / "streamed")
+    assert "each batch is read when it is needed" in capsys.readouterr().out
+    assert same_weights(resident, streamed)
+    assert np.array_equal(resident.validation_probabilities, streamed.validation_probabilities)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_killed_trial_whose_images_do_not_fit_ends_with_the_same_weights(run, tmp_path):
+    undisturbed = run(store=tmp_path / "undisturbed")
+    with pytest.raises(Killed):
+        run(seconds=0, on_epoch=kill_after(2))
+    assert same_weights(run(seconds=0), undisturbed)
+
+
+def test_images_may_take_half_of_the_memory_of_a_slot(monkeypatch):
+    monkeypatch.setattr(loop.machine, "memory", lambda: 4_000_000)
+    monkeypatch.setattr(loop.machine, "cores", lambda: 4)
+    n = 1_000_000 // (3 * 32**2)
+    assert loop._fits(n, 32, Slot("cpu", 2))
+    assert not loop._fits(n + 1, 32, Slot("cpu", 2))
+    assert loop._fits(n + 1, 32, Slot("cpu", 4))
