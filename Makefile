@@ -88,6 +88,9 @@ platform-status: $(READY)  ## Show the health and address of each service
 test: $(READY)  ## Run all tests
 	$(PY) -m pytest
 
+torture: $(READY)  ## Run the tests of faults that take long (up to 40 minutes)
+	$(PY) -m pytest -n0 -s tests/torture
+
 lint: lint-fast  ## Check style, imports, types, and every other file that a linter knows
 	$(PY) -m mypy
 	$(VENV)/bin/cfn-lint infra/stack.yaml

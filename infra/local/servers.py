@@ -111,7 +111,7 @@ def _bare_environment(home: Path) -> dict[str, str]:
 
 def _answers(state: State, name: str, path: str) -> bool:
     headers = {"Authorization": f"Bearer {state.access_key}"}
-    request = urllib.request.Request(state.url(name) + path, headers=headers)
+    request = urllib.request.Request(state.url(name) + path, headers=headers)  # noqa: S310 (always http://127.0.0.1)
     try:
         # Never through a proxy, whatever the environment says.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=5) as answer:

@@ -65,8 +65,12 @@ def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> Upl
 
 def _md5_etag(path: Path) -> str:
     """Compute the ETag that S3 gives a file uploaded with `Store.upload`."""
+
+    def md5(data: bytes) -> bytes:
+        return hashlib.md5(data, usedforsecurity=False).digest()
+
     with path.open("rb") as file:
-        parts = [hashlib.md5(part).digest() for part in iter(lambda: file.read(PART_BYTES), b"")]
+        parts = [md5(part) for part in iter(lambda: file.read(PART_BYTES), b"")]
     if len(parts) > 1:
-        return f'"{hashlib.md5(b"".join(parts)).hexdigest()}-{len(parts)}"'
-    return f'"{parts[0].hex() if parts else hashlib.md5().hexdigest()}"'
+        return f'"{md5(b"".join(parts)).hex()}-{len(parts)}"'
+    return f'"{parts[0].hex() if parts else md5(b"").hex()}"'

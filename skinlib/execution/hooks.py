@@ -38,7 +38,7 @@ def prepare() -> None:
         os.environ["USERNAME"] = _user_name()
     # Metaflow's cache for all users of a machine can be written only by the one who came first. The variable is for
     # the exit hook, which is a process of its own.
-    if filecache.CLIENT_CACHE_PATH == "/tmp/metaflow_client":
+    if filecache.CLIENT_CACHE_PATH == "/tmp/metaflow_client":  # noqa: S108 (what is replaced)
         own = os.path.join(tempfile.gettempdir(), f"metaflow_client-{os.getuid()}")
         filecache.CLIENT_CACHE_PATH = os.environ["METAFLOW_CLIENT_CACHE_PATH"] = own
     # Metaflow shows a traceback for a config in another encoding, and its own sentence for one that it cannot open.

@@ -38,4 +38,4 @@ def create() -> ASGIApp:
 
 # SageMaker starts a container with the argument `serve`, which is ignored.
 if __name__ == "__main__":
-    uvicorn.run("server:create", factory=True, host="0.0.0.0", port=PORT)
+    uvicorn.run("server:create", factory=True, host="0.0.0.0", port=PORT)  # noqa: S104 (a container is reached so)

@@ -1,0 +1,124 @@
+"""20,000 damaged image files: each gives an image or a named reason, within 5 seconds and 1 GB.
+
+They are files of the five formats with some bytes changed, lost, repeated or set to extreme numbers. A file is
+made from its number, so that a failure can be repeated: `damaged(NUMBER)`.
+"""
+
+import faulthandler
+import io
+import resource
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from skinlib.data import sample
+from skinlib.data.images import decode
+from skinlib.errors import DataError
+
+FILES, CHUNK = 20_000, 250
+SECONDS, BYTES = 5, 1 << 30
+WORDS = ["00000000", "ffffffff", "7fffffff", "ffffff7f", "80000000", "00000001", "00100000"]
+EXTREMES = [bytes.fromhex(word) for word in WORDS]
+
+
+@cache
+def originals() -> list[bytes]:
+    """Undamaged files of each format, in the variants that this project decodes or refuses by its own rules."""
+    colour = Image.fromarray(sample.draw(0, "train", "malignant", 1))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Comment", "x" * 5000, zip=True)
+    variants = [
+        (colour, "JPEG", {"quality": 90}),
+        (colour, "JPEG", {"progressive": True, "exif": exif}),
+        (colour.convert("CMYK"), "JPEG", {}),
+        (colour.convert("L"), "JPEG", {"subsampling": 2}),
+        (colour, "PNG", {"pnginfo": text}),
+        (colour.convert("P"), "PNG", {}),
+        (Image.fromarray(np.asarray(colour.convert("L"), np.uint16) * 257), "PNG", {}),
+        (colour, "TIFF", {}),
+        (colour, "TIFF", {"compression": "tiff_lzw"}),
+        (colour, "TIFF", {"compression": "tiff_adobe_deflate"}),
+        (colour, "TIFF", {"compression": "jpeg"}),
+        (colour, "WEBP", {"quality": 80}),
+        (colour, "WEBP", {"lossless": True}),
+        (colour, "BMP", {}),
+        (colour.convert("P"), "BMP", {}),
+    ]
+    files = []
+    for image, name, options in variants:
+        file = io.BytesIO()
+        image.save(file, name, **options)
+        files.append(file.getvalue())
+    return files
+
+
+def damaged(number: int) -> bytes:
+    """Make a damaged file; half of the changes are in the first 512 bytes, where the headers are."""
+    rng = np.random.default_rng(number)
+    data = bytearray(originals()[number % len(originals())])
+    for _ in range(int(rng.integers(1, 9))):
+        if not data:
+            break
+        place = int(rng.integers(0, min(len(data), 512) if rng.random() < 0.5 else len(data)))
+        change = rng.integers(0, 6)
+        if change == 0:
+            data[place] ^= 1 << int(rng.integers(0, 8))
+        elif change == 1:
+            data[place] = int(rng.integers(0, 256))
+        elif change == 2:
+            data[place : place + 4] = EXTREMES[int(rng.integers(0, len(EXTREMES)))]
+        elif change == 3:
+            del data[place : place + int(rng.integers(1, 64))]
+        elif change == 4:
+            data[place:place] = data[place : place + int(rng.integers(1, 64))]
+        elif len(data) > 64 and rng.random() < 0.3:
+            del data[max(64, place) :]
+    return bytes(data)
+
+
+def decode_all(first: int, current: str) -> tuple[int, int, str]:
+    """Decode a chunk of files; return how many gave an image, the peak of memory, and what was wrong, if anything."""
+    before, decoded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    for number in range(first, first + CHUNK):
+        data = damaged(number)
+        with open(current, "w") as file:
+            file.write(str(number))
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
+        try:
+            image = decode(data)
+            decoded += 1
+            if image.shape != (224, 224, 3) or image.dtype != np.uint8:
+                return decoded, 0, f"file {number}: {image.dtype} {image.shape}"
+        except DataError as error:
+            if not str(error).strip():
+                return decoded, 0, f"file {number}: no reason"
+        except BaseException as error:
+            return decoded, 0, f"file {number}: {type(error).__name__}: {error}"
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+    return decoded, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before), ""
+
+
+def test_every_damaged_file_gives_an_image_or_a_reason(tmp_path):
+    with ProcessPoolExecutor(2) as pool:
+        firsts = range(0, FILES, CHUNK)
+        jobs = [pool.submit(decode_all, first, str(tmp_path / f"{first}")) for first in firsts]
+        results = []
+        for job in jobs:
+            try:
+                results.append(job.result())
+            except BrokenProcessPool as error:
+                open_files = [path.read_text() for path in tmp_path.iterdir()]
+                pytest.fail(f"a process died or hung at one of the files {open_files}: {error}")
+    decoded, peaks, problems = zip(*results, strict=True)
+    assert [problem for problem in problems if problem] == []
+    assert max(peaks) < BYTES
+    # Neither all damage is harmless, nor is all of it noticed.
+    assert 0.02 * FILES < sum(decoded) < 0.9 * FILES
+    print(f"{FILES} files, {sum(decoded)} decoded, at most {max(peaks) / 1e6:.0f} MB")
