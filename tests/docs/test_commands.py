@@ -183,8 +183,10 @@ def failed(clone):
     assert code != 0, output
 
 
-# test_serving.py runs the Python of docs/serving.md, which needs SageMaker.
-PYTHON_PAGES = [page for page in PAGES if page.stem != "serving" and any(b.language == "python" for b in blocks(page))]
+# test_serving.py runs the Python of docs/serving.md, which needs SageMaker; tests/flow/test_pretrained.py that of
+# docs/recipes.md, which needs a file of weights.
+ELSEWHERE = ("serving", "recipes")
+PYTHON_PAGES = [p for p in PAGES if p.stem not in ELSEWHERE and any(b.language == "python" for b in blocks(p))]
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES)

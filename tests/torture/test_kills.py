@@ -1,0 +1,102 @@
+"""A run with folds that is killed at random moments, resumed, and perhaps killed again, ends as if undisturbed."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import mlflow
+import psutil
+import pytest
+
+from tests.flow.conftest import Place, sweep
+from tests.flow.test_break import run_data
+
+TIMES, SECONDS = 50, 35 * 60  # how often, if the time suffices
+SWEEP = {**sweep({}, {"learning_rate": 0.001}), "folds": 2}
+RESULT = """[
+    run.data.leaderboard.drop(columns='seconds').round(12).to_csv(),
+    {name: value.tobytes().hex()[:64] for name, value in sorted(run.data.weights.items())},
+    run.data.test_probabilities.tobytes().hex(),
+]"""
+
+
+def start(place: Place, data: Path) -> subprocess.Popen[str]:
+    return place.start(*place.flow_command("--promote", "always", config=SWEEP, data=data))
+
+
+def kill(process: subprocess.Popen[str], rng: random.Random) -> str:
+    """Kill the whole group, the scheduler alone, or one of its tasks; return what was done."""
+    how = rng.choice(["group", "scheduler", "task", "terminated scheduler", "terminated group"])
+    tasks = [each for each in psutil.Process(process.pid).children(recursive=True) if "step" in each.cmdline()]
+    if "group" in how:
+        os.killpg(process.pid, signal.SIGTERM if "terminated" in how else signal.SIGKILL)
+    elif how == "task" and tasks:
+        rng.choice(tasks).kill()
+    else:
+        process.send_signal(signal.SIGTERM if "terminated" in how else signal.SIGKILL)
+    return how
+
+
+def disturbed(process: subprocess.Popen[str], seconds: float, rng: random.Random) -> tuple[int, str]:
+    """Let a command work for some time, kill something of it, and wait for its end."""
+    time.sleep(seconds)
+    try:
+        how = kill(process, rng) if process.poll() is None else "nothing"
+    except psutil.NoSuchProcess:
+        how = "nothing"
+    output, _ = process.communicate(timeout=900)
+    return process.returncode, f"{how} killed after {seconds:.1f} s\n{output}"
+
+
+def ended(place: Place) -> list[object]:
+    """Return the result of the latest run, and what MLflow holds of it."""
+    client = mlflow.MlflowClient(f"sqlite:///{place.folder}/mlflow.db")
+    (experiment,) = [each for each in client.search_experiments() if each.name == "skin-lesion"]
+    runs = client.search_runs([experiment.experiment_id])
+    names = sorted((run.info.run_name.partition("/")[0], run.info.status) for run in runs)
+    versions = [version.version for version in client.search_model_versions("name = 'skin-lesion'")]
+    return [run_data(place, RESULT), names, versions]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_images: Path) -> tuple[list[object], float]:
+    """The end of a run that nothing disturbed, and its seconds."""
+    place = Place(tmp_path_factory.mktemp("undisturbed"))
+    began = time.monotonic()
+    process = start(place, tiny_images)
+    output, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, output
+    seconds = time.monotonic() - began
+    return ended(place), seconds
+
+
+def test_a_run_that_is_killed_and_resumed_ends_as_if_undisturbed(
+    undisturbed: tuple[list[object], float], tmp_path: Path, tiny_images: Path
+) -> None:
+    expected, length = undisturbed
+    deadline, kills = time.monotonic() + SECONDS, 0
+    for number in range(TIMES):
+        if time.monotonic() > deadline:
+            break
+        rng = random.Random(number)
+        place = Place(tmp_path / f"{number}")
+        place.folder.mkdir()
+        code, output = disturbed(start(place, tiny_images), rng.uniform(0, length), rng)
+        kills += 1
+        while code != 0:
+            # It may have been killed before there was a run.
+            process = place.start(place.resume_script) if place.run_ids() else start(place, tiny_images)
+            if rng.random() < 0.3:
+                code, more = disturbed(process, rng.uniform(0, length), rng)
+                kills += 1
+            else:
+                more, _ = process.communicate(timeout=900)
+                code = process.returncode
+                assert code == 0, f"attempt {number}\n{output}\n{more}"
+            output += more
+        assert ended(place) == expected, f"attempt {number}\n{output}"
+        print(f"{number + 1} runs, {kills} kills: all ended alike", flush=True)
+    assert kills > 0
