@@ -68,3 +68,21 @@ def test_erasing_covers_a_box_of_some_images():
     share = changed.any(dim=1).float().mean()
     assert 0.15 < share < 0.35
     assert changed.float().mean(dim=1).max() < 0.34**2 * 1.2
+
+
+def test_colours_are_changed_step_by_step(images):
+    generator = seeded(3)
+
+    def factor(width, channels=1):
+        draw = 2 * torch.rand((64, channels, 1, 1), generator=generator).double() - 1
+        return (1 + width) ** (1.5 * draw)
+
+    gamma, brightness, white_balance, contrast, saturation = (
+        factor(0.3), factor(0.3), factor(0.2, 3), factor(0.3), factor(0.4),
+    )  # fmt: skip
+    out = (images.double() / 255).clamp(1e-4, 1) ** gamma * brightness * white_balance
+    mean = out.mean(dim=(1, 2, 3), keepdim=True)
+    out = mean + (out - mean) * contrast
+    grey = out.mean(dim=1, keepdim=True)
+    out = 255 * (grey + (out - grey) * saturation).clamp(0, 1)
+    torch.testing.assert_close(augment(images, 0, 1.5, 0, seeded(3)).double(), out, atol=0.01, rtol=0)
