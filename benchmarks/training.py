@@ -76,9 +76,11 @@ def ours(setting: Setting, packed: PackedDataset) -> float:
     return result.history[-1]["images_per_second"]
 
 
-def _steps(setting: Setting, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], bf16: bool) -> float:
+def _steps(
+    setting: Setting, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], bf16: bool, layout: torch.memory_format
+) -> float:
     """Train on batches, and return the images per second after the first one."""
-    network = build(setting.architecture).to(setting.device).train()
+    network = build(setting.architecture).to(setting.device, memory_format=layout).train()
     optimiser = torch.optim.AdamW(network.parameters())
     seen, began = 0, 0.0
     for number, (images, labels) in enumerate(batches):
@@ -118,7 +120,7 @@ def usual(setting: Setting, folder: Path, workers: int) -> float:
         num_workers=workers,
         pin_memory=setting.device != "cpu",
     )
-    return _steps(setting, iter(batches), bf16=setting.device != "cpu")
+    return _steps(setting, iter(batches), bf16=setting.device != "cpu", layout=torch.contiguous_format)
 
 
 def bare(setting: Setting) -> float:
@@ -127,7 +129,8 @@ def bare(setting: Setting) -> float:
     shape = setting.batch, 3, setting.size, setting.size
     images = (255 * torch.rand(shape, device=setting.device)).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(setting.batch, device=setting.device) % 2
-    return _steps(setting, iter([(images, labels)] * (1 + max(4, setting.images // setting.batch))), bf16=True)
+    batches = [(images, labels)] * (1 + max(4, setting.images // setting.batch))
+    return _steps(setting, iter(batches), bf16=True, layout=torch.channels_last)
 
 
 @click.command()

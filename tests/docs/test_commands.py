@@ -123,7 +123,7 @@ def clone(tmp_path_factory, s3_server) -> Clone:
     clone = Clone(folder, s3_server.environment())
     python = sys.executable
     clone.prepare({"python": python, "skinlib": f"{python} -m skinlib", "mlflow": f"{python} -m mlflow", "uv": "false"})
-    # Where the flow looks for the sample: `make train` takes this instead of drawing 1,200 images.
+    # Where the flow looks for the sample: `make train` takes this instead of drawing 640 images.
     sample_folder = folder / "cache/skinlib" / f"sample-v{sample.VERSION}"
     sample.generate(sample_folder, n_train=24, n_test=10)
     shutil.copytree(sample_folder, folder / "images")
