@@ -262,9 +262,7 @@ class SkinLesionFlow(FlowSpec):
         )
         self.model_card = model_card.render(facts)
         title = text.named(name, self.n_folds)
-        test_card.show(
-            current.card["test"], assessment, title, self.verdict, self.elsewhere_reports, self.model_card, synthetic
-        )
+        test_card.show(current.card["test"], assessment, title, self.verdict, self.elsewhere_reports, self.model_card)
         self.next(self.register)
 
     @step

@@ -7,7 +7,7 @@ from metaflow.cards import Markdown
 from skinlib.evaluation.assessment import Assessment
 from skinlib.evaluation.scores import Report
 from skinlib.reporting import figures
-from skinlib.reporting.components import SYNTHETIC, Card, gain_note, picture, table, unbroken
+from skinlib.reporting.components import Card, gain_note, picture, table, unbroken
 from skinlib.reporting.metric_table import Section, metric_columns
 from skinlib.reporting.numbers import estimate, number
 from skinlib.reporting.subgroup_tables import (
@@ -46,7 +46,6 @@ def show(
     verdict: str,
     elsewhere: Mapping[str, Report],
     model_card: str,
-    synthetic: bool,
 ) -> None:
     """Show everything known about a model on the test images.
 
@@ -57,9 +56,8 @@ def show(
         verdict: From `reporting.verdict`.
         elsewhere: Reports on other images, by their URL.
         model_card: In Markdown.
-        synthetic: Whether the images are the generated sample.
     """
-    card.append(Markdown(f"# Test: {title}\n\n{SYNTHETIC if synthetic else ''}\n\n**{verdict}**"))
+    card.append(Markdown(f"# Test: {title}\n\n**{verdict}**"))
     _ranking(card, assessment)
     _operating_point(card, assessment)
     _subgroups(card, assessment)

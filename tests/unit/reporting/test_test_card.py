@@ -29,10 +29,10 @@ ASSESSMENT = Assessment(
 MODEL_CARD = "# Model card\n\n|a|b|\n|-|-:|\n|1|2|\n"
 
 
-def show(card, synthetic=False, **changed):
+def show(card, **changed):
     assessment = dataclasses.replace(ASSESSMENT, **changed)
     elsewhere = {"s3://other/images": results.report("no twins")}
-    test_card.show(card, assessment, "resnet18-128px", "Never use it.", elsewhere, MODEL_CARD, synthetic)
+    test_card.show(card, assessment, "resnet18-128px", "Never use it.", elsewhere, MODEL_CARD)
 
 
 def examples(*indices):
@@ -107,12 +107,6 @@ def test_card_names_the_outcome_of_each_example(card, monkeypatch):
         "true positive (0.90)",
         "true negative (0.20)",
     ]
-
-
-@pytest.mark.parametrize("synthetic", [True, False])
-def test_card_says_if_and_only_if_the_images_are_synthetic(card, synthetic):
-    show(card, synthetic=synthetic)
-    assert ("synthetic" in card.text()) == synthetic
 
 
 def test_card_ends_with_the_model_card(full):
