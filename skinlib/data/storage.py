@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,20 +20,31 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 from urllib.request import url2pathname
 
-from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
 from skinlib.errors import StorageError, UnreadableError
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+    from obstore.store import BackoffConfig
 
 PART_BYTES = 16 << 20  # objects up to this size are written in one request, so that their ETag is their MD5
 OPEN_TIMEOUT = 4  # seconds per attempt, at most 2 attempts
 READ_TIMEOUT = timedelta(seconds=60)  # without a byte; the whole answer may take as long as it needs
 WRITE_TIMEOUT = timedelta(minutes=10)  # for one part: at 1 Mbit/s, four at once take 9 minutes
-RETRIES = 5
+# If a fifth of all requests fail, one of a million fails 11 times in a row only with a probability of 2%.
+RETRIES = 10
+BACKOFF: "BackoffConfig" = {
+    "init_backoff": timedelta(seconds=0.1),
+    "max_backoff": timedelta(seconds=3),
+    "base": 2,
+}  # 20 s in all
+LISTING_ATTEMPTS = 6  # botocore waits up to 20 s before each
 
 # Without "://": s3:/bucket, s3:bucket, s3//bucket. One letter before the colon is a drive.
 _MISTYPED_URL = re.compile(r"[a-z][a-z0-9+.-]+:|(s3|gs|https?|file)//", re.IGNORECASE)
@@ -142,7 +154,8 @@ class Store:
     def read(self, key: str, etag: str | None = None) -> bytes:
         """Return an object's bytes; with `etag`, raise StorageError if it has changed since the listing."""
         with self._explained(key, "read"):
-            return self._backend.get(key, options={"if_match": etag} if etag else None).bytes().to_bytes()
+            options: GetOptions | None = {"if_match": etag} if etag else None
+            return _retried(lambda: self._backend.get(key, options=options).bytes().to_bytes())
 
     def read_many(
         self, objects: Iterable[Object], concurrency: int = 32
@@ -183,7 +196,7 @@ class Store:
 
     def _put(self, key: str, content: bytes | Path) -> None:
         with self._explained(key, "written"):
-            self._writer.put(key, content, chunk_size=PART_BYTES, max_concurrency=4)
+            _retried(lambda: self._writer.put(key, content, chunk_size=PART_BYTES, max_concurrency=4))
 
     def download(self, key: str, path: Path) -> None:
         """Read an object of any size into a file, in parallel ranges; the file appears when it is complete."""
@@ -197,7 +210,7 @@ class Store:
 
                 def fetch(start: int) -> None:
                     span = (start, min(start + PART_BYTES, size))
-                    data = self._backend.get(key, options={"range": span, "if_match": etag}).bytes()
+                    data = _retried(lambda: self._backend.get(key, options={"range": span, "if_match": etag}).bytes())
                     with part.open("r+b") as file:
                         file.seek(start)
                         file.write(data)
@@ -262,6 +275,18 @@ def _s3_url(url: str) -> str:
     if not (match := _OTHER_S3_URL.fullmatch(url)):
         return "s3://bucket/prefix"
     return "s3://" + unquote(match["location"] or match["bucket"] + match["prefix"])
+
+
+def _retried(request: Callable[[], _Result]) -> _Result:
+    """Send a request again whose answer was cut off; obstore does so for all other faults of servers and networks."""
+    for attempt in range(RETRIES):
+        try:
+            return request()
+        except GenericError as error:
+            if "body error" not in str(error):
+                raise
+            time.sleep(min(3, 0.1 * 2**attempt))
+    return request()
 
 
 def map_ahead(function: Callable[[_Item], _Result], items: Iterable[_Item], threads: int) -> Iterator[_Result]:
@@ -331,7 +356,7 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
         answer = client.list_objects_v2(Bucket=bucket, Prefix=prefix and f"{prefix}/", MaxKeys=1, **payer)
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         region = headers.get("x-amz-bucket-region", client.meta.region_name)
-        retries = {"mode": "standard", "total_max_attempts": 1 + RETRIES}
+        retries = {"mode": "standard", "total_max_attempts": LISTING_ATTEMPTS}
         patient = Config(read_timeout=READ_TIMEOUT.total_seconds(), retries=retries)
         client = session.client("s3", endpoint_url=endpoint_url, region_name=region, config=config.merge(patient))
         # botocore renews credentials 10 minutes before they expire; cached for longer, they could expire in use.
@@ -360,7 +385,7 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
             "read_timeout": READ_TIMEOUT,
             "timeout": timedelta(days=1),
         },
-        retry_config={"max_retries": RETRIES, "retry_timeout": WRITE_TIMEOUT},
+        retry_config={"max_retries": RETRIES, "retry_timeout": WRITE_TIMEOUT, "backoff": BACKOFF},
     )
     # Another client, since a read timeout also limits the time in which a request may send its body.
     writer = S3Store(
