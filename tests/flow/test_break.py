@@ -48,11 +48,12 @@ def mlflow_runs(place, uri=None, experiment="skin-lesion"):
 
 
 def uninterrupted(place):
-    """The weights that the long trial of the run gives when nothing disturbs it."""
-    split, seed, hash_ = run_data(place, "(run.data.split, run.data.seed, run.data.manifest['hash'])")
+    """The weights that the long trial of the run gives when nothing disturbs it, with as many threads."""
+    names = "run.data.split, run.data.seed, run.data.manifest['hash'], len(run.data.branches)"
+    split, seed, hash_, branches = run_data(place, f"({names})")
     packed = open_packed(open_store(str(place.folder / ".metaflow")), hash_)
     trial = Trial(**TINY | LONG)
-    with take_slot(1) as slot:
+    with take_slot(branches) as slot:
         checkpoint = Checkpoint(open_store(str(place.folder / "again"), create=True), "trial.pt", math.inf)
         result = train(
             trial,

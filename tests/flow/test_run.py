@@ -302,12 +302,13 @@ print(model.predict(pd.DataFrame({{"image": [path.read_bytes() for path in paths
 
 @pytest.fixture(scope="module")
 def done_on_s3(tmp_path_factory, tiny_images, s3_server):
-    """The same images in a bucket, and a run with the first of the trials."""
+    """The same images in a bucket, and a run with as many trials, so that each has as many threads."""
     place = Place(tmp_path_factory.mktemp("s3"), s3_server.environment())
     s3_server.client.create_bucket(Bucket="lesions")
     code, output = place.call_skinlib("upload", str(tiny_images), "s3://lesions/some/prefix")
     assert code == 0, output
-    code, output = place.flow(config=sweep({}), data="s3://lesions/some/prefix")
+    trials = sweep({}, {"epochs": 3}, DIVERGING)
+    code, output = place.flow(config=trials, data="s3://lesions/some/prefix")
     assert code == 0, output
     return Done(place, code, output)
 
