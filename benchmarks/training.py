@@ -4,8 +4,8 @@
     python -m benchmarks.training FOLDER --device cuda --architecture resnet50 --sizes 224 --batch-size 128
 
 - *skinlib*: whole epochs of `skinlib.training.loop` with augmentation, on all cores or one GPU.
-- *usual recipe*: ImageFolder, transforms v2, a DataLoader with 0, 1, 2, 4, ... workers, of which the fastest counts;
-  float32 on a CPU, and AMP in bf16 on a GPU.
+- *usual recipe*: ImageFolder, transforms v2, and a DataLoader with the number of workers (0, 1, 2, 4, ...) that is
+  fastest; float32 on a CPU, and AMP in bf16 on a GPU.
 - *bare step*: forward, backward and optimiser of the same network in bf16 and channels_last, on a batch that lies on
   the device.
 

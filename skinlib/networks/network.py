@@ -73,7 +73,7 @@ class Network(nn.Module):
 
 def _backbone(architecture: str) -> ResNet | MobileNetV2:
     if architecture == "mobilenet_v2":
-        # Dropout would draw from a generator whose state no checkpoint holds.
+        # No dropout: checkpoints do not save the random state that it would need.
         return MobileNetV2(num_classes=1, dropout=0)
     return ResNet(*_BLOCKS[architecture], num_classes=1)
 
