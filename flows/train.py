@@ -142,7 +142,7 @@ class SkinLesionFlow(FlowSpec):
         fold = self.folds[self.fold - 1]
         trial = Trial.model_validate(self.trials[self.trial_key])
         store, data_hash = run_store(self), self.manifest["hash"]
-        packed = open_packed(store, data_hash)
+        packed = open_packed(store, data_hash, np.union1d(fold["train"], fold["validation"]))
         key = checkpoint.checkpoint_key(self.run_key, self.input, data_hash, fold)
         sizes = {"train_images": len(fold["train"]), "validation_images": len(fold["validation"])}
         log = TrialLog(
@@ -272,7 +272,8 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.evaluation.scores import flat_metrics, histograms
         from skinlib.tracking import promotion, registry, runs
 
-        packed, synthetic = open_packed(run_store(self), self.manifest["hash"]), self.data == "sample"
+        data_hash, test, synthetic = self.manifest["hash"], self.split["test"], self.data == "sample"
+        packed = open_packed(run_store(self), data_hash, test)
         used = np.concatenate([self.split["train"], self.split["validation"]])
         self.registered_model = registry.register(
             self.tracking,
@@ -283,16 +284,16 @@ class SkinLesionFlow(FlowSpec):
             graph=self.graph,
             weights=self.weights,
             settings=self.classifier,
-            data_hash=self.manifest["hash"],
+            data_hash=data_hash,
             metrics=self.test_metrics,
             figures=flat_metrics(self.test_report),
-            histograms=histograms(self.labels[self.split["test"]], self.test_probabilities),
+            histograms=histograms(self.labels[test], self.test_probabilities),
             model_card=self.model_card,
             synthetic=synthetic,
             seen=packed.manifest.fingerprints[np.isin(self.groups, self.groups[used])],
         )
         shortcut = self.test_report["all"]["shortcut"]
-        contest = promotion.Contest(packed, self.groups, self.split["test"], self.test_probabilities, shortcut)
+        contest = promotion.Contest(packed, self.groups, test, self.test_probabilities, shortcut)
         self.promotion = promotion.decide(self.tracking, self.registered_model, self.promote, contest, current.username)
         runs.finish_run(self.tracking)
         self.next(self.end)

@@ -55,8 +55,7 @@ class Manifest:
         sha256: SHA-256 of each file's bytes, in hex.
         rejected: (key, reason) of the files that cannot be used; not part of the hash.
         metadata: Values from `metadata.csv` by column, "" where unknown.
-        traces: How each file was saved, by field of `FileTraces`; not part of the hash. Absent in sets that were packed
-            before this project kept traces.
+        traces: How each file was saved, by field of `FileTraces`; not part of the hash.
     """
 
     keys: tuple[str, ...]
@@ -105,11 +104,11 @@ class Manifest:
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> "Manifest":
         """Make a manifest from its attributes as lists, such as JSON gives them."""
-        tables = ("metadata", "traces")  # absent in sets that were packed before this project knew them
+        tables = ("metadata", "traces")
         attributes: dict[str, Any] = {name: tuple(column) for name, column in columns.items() if name not in tables}
         attributes["rejected"] = tuple((key, reason) for key, reason in attributes["rejected"])
         for table in tables:
-            attributes[table] = {name: tuple(values) for name, values in columns.get(table, {}).items()}
+            attributes[table] = {name: tuple(values) for name, values in columns[table].items()}
         return cls(**attributes)
 
 

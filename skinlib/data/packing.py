@@ -5,8 +5,9 @@
 Files in the cache:
 
     skinlib/listings/<fingerprint>.json              the manifest hash of a listing and its rejected files
-    skinlib/packed/<hash>-<settings>/images.npy      the decoded images, uint8 (N, 224, 224, 3)
-    skinlib/packed/<hash>-<settings>/manifest.json   the manifest, and checksums of images and traces, written last
+    skinlib/packed/<hash>-<settings>/images.npy      in a folder: the decoded images, uint8 (N, 224, 224, 3)
+    skinlib/packed/<hash>-<settings>/images/*.bin    on S3: the same pixels, in blocks of `BLOCK` images
+    skinlib/packed/<hash>-<settings>/manifest.json   the manifest, and checksums of blocks and traces, written last
     skinlib/packed/<hash>-<settings>/used            empty; written anew by each run
     skinlib/packed/<hash>-<settings>/lesions-*.json  the images of the same lesion, from `skinlib.audit.lesions`
 
@@ -41,8 +42,11 @@ from skinlib.data.traces import FileTraces
 from skinlib.errors import DataError, StorageError, UnreadableError
 from skinlib.progress import Progress, reported, silent
 
+BLOCK = 100  # images with one checksum: 15 MB, which S3 takes in one request, so that a block's ETag is its MD5
 MAX_FILE_BYTES = 100 << 20  # so that an archive left among the images does not fill the memory
 _DECODING_BYTES = 1 << 30  # what the largest image takes while it is decoded
+_UPLOADS = 4  # blocks at once: on a slow line, each must be sent within `storage.WRITE_TIMEOUT`
+_DOWNLOADS = 8
 _DAMAGE = (ValueError, TypeError, LookupError, AttributeError)  # what JSON with changed bytes leads to
 
 
@@ -98,10 +102,10 @@ def prepare(
         cache.write(f"{packed_folder(known.hash)}/used", b"")
         return known
     with _scratch_folder(cache) as folder:
-        manifest, checksum, all_read = _pack(listing, folder / "images.npy", on_progress)
+        manifest, checksums, all_read = _pack(listing, folder / "images.npy", on_progress)
         _check_rejected(listing, manifest, max_rejected)
         if not _intact_manifest(cache, manifest.hash):
-            _publish(cache, folder / "images.npy", manifest, checksum)
+            _publish(cache, folder / "images.npy", manifest, checksums)
     if all_read:  # otherwise a later run must try again: a restored archive looks the same in a listing
         _record(cache, record_key, manifest)
     return manifest
@@ -113,33 +117,34 @@ def _record(cache: Store, key: str, manifest: Manifest) -> None:
     cache.write(key, json.dumps([*content, digest(content)]).encode())
 
 
-def open_packed(cache: Store, manifest_hash: str) -> PackedDataset:
-    """Open a packed set by the hash of its manifest, and compare all bytes with its checksums.
+def open_packed(cache: Store, manifest_hash: str, index: NDArray[np.int64] | None = None) -> PackedDataset:
+    """Open a packed set by the hash of its manifest, and compare the images that are needed with their checksums.
 
-    In a folder, the images are memory-mapped in place. From S3, they are first downloaded to the directory for
-    temporary files (TMPDIR), once for all processes of a machine.
+    In a folder, the images are memory-mapped in place. From S3, the blocks with these images are first downloaded to
+    the directory for temporary files (TMPDIR), each once for all processes of a machine.
+
+    Args:
+        cache: The store that holds the set.
+        manifest_hash: Of the set.
+        index: int64 (M,), the images that will be read; all, if it is None. Others may be black.
 
     Raises:
         StorageError: The set does not exist or is damaged, or cannot be downloaded.
     """
     folder = packed_folder(manifest_hash)
     try:
-        columns = json.loads(cache.read(f"{folder}/manifest.json"))
-        checksum, traces_digest = columns.pop("checksum"), columns.pop("traces_digest", None)
-        manifest = Manifest.from_columns(columns)
-        if manifest.hash != manifest_hash or (manifest.traces and digest(manifest.traces) != traces_digest):
-            raise ValueError("its manifest is that of other images")
+        manifest, checksums, etags = _read_manifest(cache, manifest_hash)
+        n_images = len(manifest.keys)
+        blocks = list(range(len(checksums))) if index is None else np.unique(index // BLOCK).tolist()
         if cache.local_path:
-            return PackedDataset(_mapped(cache.local_path / folder / "images.npy", manifest, checksum), manifest)
-        etags = {item.key: item.etag for item in cache.list(folder)}
-        version = digest(etags.get(f"{folder}/images.npy"))[:16]  # so that no copy hides a changed object
-        path = _scratch() / f"{Path(folder).name}-{version}.npy"
-        with _lock(path.with_suffix(".lock")):
-            try:
-                return PackedDataset(_mapped(path, manifest, checksum), manifest)
-            except ValueError:
-                cache.download(f"{folder}/images.npy", path)
-            return PackedDataset(_mapped(path, manifest, checksum), manifest)
+            images = _mapped(cache.local_path / folder / "images.npy", n_images, _header_bytes(n_images))
+            if _wrong_blocks(images, checksums, blocks):
+                raise ValueError("images.npy has other bytes than were written")
+        else:
+            if _etags(cache, folder) != etags:
+                raise ValueError("its blocks are not those that were written")
+            images = _downloaded(cache, folder, n_images, checksums, blocks)
+        return PackedDataset(images, manifest)
     except (UnreadableError, *_DAMAGE) as error:
         reason = error.reason if isinstance(error, UnreadableError) else error
         raise _DamagedError(
@@ -148,18 +153,72 @@ def open_packed(cache: Store, manifest_hash: str) -> PackedDataset:
         ) from error
 
 
-def _mapped(path: Path, manifest: Manifest, checksum: int) -> NDArray[np.uint8]:
-    """Memory-map images, or raise ValueError if they are not those of the manifest."""
-    header = io.BytesIO()
-    _write_header(header, len(manifest.keys))
-    shape = len(manifest.keys), SIDE, SIDE, 3
+def _read_manifest(cache: Store, manifest_hash: str) -> tuple[Manifest, list[int], list[str]]:
+    """Return the manifest of a packed set, and the checksums and, on S3, the ETags of its blocks."""
+    columns = json.loads(cache.read(f"{packed_folder(manifest_hash)}/manifest.json"))
+    checksums, etags, traces_digest = (columns.pop(name) for name in ("checksums", "etags", "traces_digest"))
+    manifest = Manifest.from_columns(columns)
+    if manifest.hash != manifest_hash or digest(manifest.traces) != traces_digest:
+        raise ValueError("its manifest is that of other images")
+    if len(checksums) != -(-len(manifest.keys) // BLOCK):
+        raise ValueError("its manifest does not have a checksum for each block")
+    return manifest, checksums, etags
+
+
+def _etags(cache: Store, folder: str) -> list[str]:
+    """Return the ETags of all blocks on S3: a machine with a good copy notices damage there, too."""
+    return [item.etag or "" for item in cache.list(f"{folder}/images")]
+
+
+def _mapped(path: Path, n_images: int, offset: int = 0) -> NDArray[np.uint8]:
     try:
         # Not np.load, which would trust a damaged header.
-        images = np.memmap(path, np.uint8, "r", offset=header.tell(), shape=shape)
+        return np.memmap(path, np.uint8, "r", offset=offset, shape=(n_images, SIDE, SIDE, 3))
     except OSError as error:
         raise ValueError(f"{path.name}: {error.strerror}") from error
-    if zlib.crc32(images.data) != checksum:
-        raise ValueError(f"{path.name} has other bytes than were written")
+
+
+def _wrong_blocks(images: NDArray[np.uint8], checksums: list[int], blocks: list[int]) -> list[int]:
+    """Return the numbers of the blocks that have other bytes than were written."""
+
+    def is_wrong(number: int) -> bool:
+        return zlib.crc32(_block(images, number)) != checksums[number]
+
+    wrong = map_ahead(is_wrong, blocks, machine.cores())
+    return [number for number, is_so in zip(blocks, wrong, strict=True) if is_so]
+
+
+def _block(images: NDArray[np.uint8], number: int) -> memoryview:
+    return images[number * BLOCK : (number + 1) * BLOCK].data
+
+
+def _block_key(folder: str, number: int) -> str:
+    return f"{folder}/images/{number:06}.bin"
+
+
+def _downloaded(cache: Store, folder: str, n_images: int, checksums: list[int], blocks: list[int]) -> NDArray[np.uint8]:
+    """Map this machine's copy of a set on S3, after the download of the blocks that it does not have yet.
+
+    What the copy has is told by the checksums: after a process was killed, the next one goes on from there.
+    """
+    path = _scratch() / f"{Path(folder).name}.images"
+    with _lock(path.with_suffix(".lock")), path.open("r+b" if path.exists() else "w+b") as file:
+        try:
+            file.truncate(n_images * SIDE * SIDE * 3)
+            images = _mapped(path, n_images)
+            missing = _wrong_blocks(images, checksums, blocks)
+
+            def fetch(number: int) -> None:
+                data, expected = cache.read(_block_key(folder, number)), _block(images, number)
+                if len(data) != expected.nbytes or zlib.crc32(data) != checksums[number]:
+                    raise ValueError(f"block {number} has other bytes than were written")
+                # Not through the memory map, where a full disk ends the process.
+                os.pwrite(file.fileno(), data, number * BLOCK * SIDE * SIDE * 3)
+
+            for _ in map_ahead(fetch, missing, _DOWNLOADS):
+                pass
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written ({error.strerror}); make room there.") from error
     return images
 
 
@@ -193,16 +252,17 @@ def _say_damaged(what: str) -> None:
     print(f"{what}; the images are read again.", file=sys.stderr, flush=True)
 
 
-def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest, int, bool]:
+def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest, list[int], bool]:
     """Read and decode the images of a listing into a .npy file, with bounded memory.
 
-    Returns the manifest, the checksum of the pixels, and whether all files could be read.
+    Returns the manifest, the checksum of each block, and whether all files could be read.
     """
     objects = limited(listing.objects)
     rejected: list[tuple[str, str]] = []
     rows: list[tuple[str, int, int, str, str]] = []
     kept: list[FileTraces] = []
-    checksum, all_read = 0, True
+    checksums: list[int] = []
+    all_read = True
     files = open_store(listing.url).read_many(objects)
     verified = map_ahead(_verify, files, threads=machine.workers(_DECODING_BYTES))
     with path.open("wb") as packed:
@@ -213,7 +273,9 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest
                 all_read &= bool(sha256 or item.problem)
                 continue
             packed.write(image.data)
-            checksum = zlib.crc32(image.data, checksum)
+            if len(rows) % BLOCK == 0:
+                checksums.append(0)
+            checksums[-1] = zlib.crc32(image.data, checksums[-1])
             split_name, label = split_and_label(item.key)
             rows.append((item.key, item.size, label, split_name, sha256))
             kept.append(found)
@@ -222,7 +284,7 @@ def _pack(listing: Listing, path: Path, on_progress: Progress) -> tuple[Manifest
     keys, sizes, labels, splits, digests = zip(*rows, strict=True) if rows else ((),) * 5
     known, refused = listing.metadata.columns(keys), tuple(sorted(rejected))
     manifest = Manifest(keys, sizes, labels, splits, digests, refused, known, traces.columns(kept))
-    return manifest, checksum, all_read
+    return manifest, checksums, all_read
 
 
 def limited(objects: Iterable[Object]) -> list[Object]:
@@ -243,6 +305,12 @@ def _verify(file: tuple[Object, bytes | StorageError]) -> tuple[Object, str, NDA
         return item, sha256, decode(data), traces.file_traces(data)
     except DataError as error:
         return item, sha256, str(error), FileTraces()
+
+
+def _header_bytes(n_images: int) -> int:
+    header = io.BytesIO()
+    _write_header(header, n_images)
+    return header.tell()
 
 
 def _write_header(file: BinaryIO, n_images: int) -> None:
@@ -325,16 +393,31 @@ def _delete_if_abandoned(folder: Path) -> None:
         pass
 
 
-def _publish(cache: Store, images: Path, manifest: Manifest, checksum: int) -> None:
+def _publish(cache: Store, path: Path, manifest: Manifest, checksums: list[int]) -> None:
     """Store a packed set; several processes may do this at once, because all write the same bytes."""
     folder = packed_folder(manifest.hash)
     if cache.local_path:
         target = cache.local_path / folder
         target.mkdir(exist_ok=True)
-        images.replace(target / "images.npy")
+        path.replace(target / "images.npy")
+        etags = []
     else:
-        cache.upload(f"{folder}/images.npy", images)
-    # The hash does not cover the traces: a set that was packed without them keeps its hash.
-    checks = {"checksum": checksum, "traces_digest": digest(manifest.traces)}
+        _upload(cache, folder, _mapped(path, len(manifest.keys), _header_bytes(len(manifest.keys))))
+        etags = _etags(cache, folder)
+    # The hash does not cover the traces, which say how the files were saved.
+    checks = {"checksums": checksums, "etags": etags, "traces_digest": digest(manifest.traces)}
     columns = asdict(replace(manifest, rejected=()))
     cache.write(f"{folder}/manifest.json", json.dumps({**columns, **checks}).encode())
+
+
+def _upload(cache: Store, folder: str, images: NDArray[np.uint8]) -> None:
+    """Write the blocks of a set, except those that a killed process has written."""
+    stored = {item.key: (item.etag or "").strip('"') for item in cache.list(folder)}
+
+    def send(number: int) -> None:
+        key, data = _block_key(folder, number), bytes(_block(images, number))
+        if stored.get(key) != hashlib.md5(data, usedforsecurity=False).hexdigest():
+            cache.write(key, data)
+
+    for _ in map_ahead(send, range(-(-len(images) // BLOCK)), _UPLOADS):
+        pass

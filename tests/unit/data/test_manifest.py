@@ -32,14 +32,6 @@ def test_a_summary_is_plain() -> None:
     }
 
 
-@pytest.mark.parametrize("table", ["metadata", "traces"])
-def test_a_manifest_of_an_earlier_version_is_read_as_before(table: str) -> None:
-    manifest = Manifest(("a",), (1,), (1,), ("train",), ("f0",))
-    columns = asdict(manifest)
-    del columns[table]
-    assert Manifest.from_columns(columns) == manifest
-
-
 def test_the_hash_does_not_cover_the_traces() -> None:
     manifest = Manifest(("a",), (1,), (1,), ("train",), ("f0",))
     assert replace(manifest, traces={"width": (600,)}).hash == manifest.hash

@@ -1,6 +1,5 @@
 """Packing: the same images are the same data in every place, and incomplete work is never used."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,8 +7,8 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,14 +44,6 @@ def test_the_traces_are_those_of_the_files_that_can_be_used(data: Store, cache: 
     assert manifest.traces == columns(files)
     assert open_packed(cache, manifest.hash).manifest.traces == manifest.traces
     assert set(manifest.traces["format"]) == {"PNG"}
-
-
-def test_a_set_that_was_packed_without_traces_can_still_be_opened(data: Store, cache: Store) -> None:
-    manifest = prepare(list_images(data.url), cache)
-    [key] = [item.key for item in cache.list() if "manifest.json" in item.key]
-    content = json.loads(cache.read(key))
-    cache.write(key, json.dumps({name: content[name] for name in content if not name.startswith("traces")}).encode())
-    assert open_packed(cache, manifest.hash).manifest == replace(manifest, traces={})
 
 
 def test_the_hash_is_the_same_in_a_folder_and_on_s3(bucket: str, tmp_path: Path) -> None:
@@ -247,14 +238,87 @@ def test_in_a_folder_the_set_is_mapped_in_place(tmp_path: Path) -> None:
     assert not images.flags.writeable
 
 
-def test_from_s3_the_set_is_downloaded_once(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def blocks(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, str, list[str]]:
+    """A packed set of three blocks on S3, of 4 images each, its hash, and the list of blocks read and written."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    store = open_store(f"s3://{bucket}")
-    fill(store)
-    manifest_hash = prepare(list_images(store.url), store).hash
+    monkeypatch.setattr(packing, "BLOCK", 4)
+    data, store = (open_store(f"s3://{bucket}/{name}", create=True) for name in ("data", "cache"))
+    fill(data)
+    manifest_hash, moved = prepare(list_images(data.url), store).hash, list[str]()
+    for name in ("read", "write"):
+        original = getattr(Store, name)
+
+        def noted(self: Store, key: str, *rest: Any, original: Any = original, verb: str = name) -> Any:
+            if key.endswith(".bin"):
+                moved.append(f"{verb} {Path(key).stem[-1]}")
+            return original(self, key, *rest)
+
+        monkeypatch.setattr(Store, name, noted)
+    return store, manifest_hash, moved
+
+
+def test_from_s3_each_block_is_downloaded_once(blocks: tuple[Store, str, list[str]]) -> None:
+    store, manifest_hash, moved = blocks
     images = open_packed(store, manifest_hash).images
-    monkeypatch.setattr(Store, "download", lambda *_: pytest.fail("downloaded again"))
+    assert sorted(moved) == ["read 0", "read 1", "read 2"]
     np.testing.assert_array_equal(open_packed(store, manifest_hash).images, images)
+    assert len(moved) == 3
+
+
+def test_from_s3_only_the_blocks_that_are_needed_are_downloaded(blocks: tuple[Store, str, list[str]]) -> None:
+    store, manifest_hash, moved = blocks
+    some = open_packed(store, manifest_hash, np.array([5, 7])).images[[5, 7]]
+    assert moved == ["read 1"]
+    np.testing.assert_array_equal(some, open_packed(store, manifest_hash).images[[5, 7]])
+    assert sorted(moved) == ["read 0", "read 1", "read 2"]
+
+
+def test_a_broken_download_goes_on_where_it_stopped(
+    blocks: tuple[Store, str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, manifest_hash, moved = blocks
+    monkeypatch.setattr(packing, "_DOWNLOADS", 1)
+    read = Store.read
+
+    def fails(self: Store, key: str, *rest: Any) -> bytes:
+        if key.endswith("2.bin"):
+            raise StorageError("the line is broken")
+        return read(self, key, *rest)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "read", fails)
+        with pytest.raises(StorageError, match="the line is broken"):
+            open_packed(store, manifest_hash)
+    assert moved == ["read 0", "read 1"]
+    open_packed(store, manifest_hash)
+    assert moved == ["read 0", "read 1", "read 2"]
+
+
+def test_a_broken_upload_goes_on_where_it_stopped(blocks: tuple[Store, str, list[str]], bucket: str) -> None:
+    store, manifest_hash, moved = blocks
+    keys = {Path(item.key).stem[-1]: item.key for item in store.list("skinlib") if item.key.endswith(".bin")}
+    store.delete(f"{packing.packed_folder(manifest_hash)}/manifest.json")
+    store.delete("skinlib/listings")
+    store.delete_objects([keys["1"]])
+    damage(store, keys["2"], flipped)
+    moved.clear()
+    prepare(list_images(f"s3://{bucket}/data"), store)
+    assert sorted(moved) == ["write 1", "write 2"]
+    assert len(open_packed(store, manifest_hash).images) == 12
+
+
+def test_in_a_folder_only_the_images_that_are_needed_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "BLOCK", 4)
+    data, cache = (open_store(str(tmp_path / name), create=True) for name in ("data", "cache"))
+    fill(data)
+    manifest_hash = prepare(list_images(data.url), cache).hash
+    damage(cache, "images.npy", flipped)
+    open_packed(cache, manifest_hash, np.arange(8))
+    with pytest.raises(StorageError, match="has other bytes"):
+        open_packed(cache, manifest_hash, np.array([8]))
 
 
 @in_both
@@ -305,9 +369,9 @@ def damage(cache: Store, name: str, change: Callable[[bytes], bytes]) -> None:
         ("manifest.json", undecodable),
         ("manifest.json", other_json),
         ("manifest.json", other_trace),
-        ("images.npy", empty),
-        ("images.npy", cut),
-        ("images.npy", flipped),
+        ("/images", empty),
+        ("/images", cut),
+        ("/images", flipped),
     ],
 )
 def test_damaged_files_of_the_cache_are_made_again(
@@ -325,9 +389,7 @@ def test_damaged_files_of_the_cache_are_made_again(
 
 
 @in_both
-@pytest.mark.parametrize(
-    ("name", "change"), [("manifest.json", flipped), ("images.npy", empty), ("images.npy", flipped)]
-)
+@pytest.mark.parametrize(("name", "change"), [("manifest.json", flipped), ("/images", empty), ("/images", flipped)])
 def test_a_damaged_set_is_not_opened(data: Store, cache: Store, name: str, change: Callable[[bytes], bytes]) -> None:
     manifest_hash = prepare(list_images(data.url), cache).hash
     damage(cache, name, change)
@@ -344,7 +406,7 @@ def test_a_damaged_copy_of_a_bucket_s_set_is_downloaded_again(
     fill(store)
     manifest_hash = prepare(list_images(store.url), store).hash
     images = np.array(open_packed(store, manifest_hash).images)
-    [copy] = tmp_path.rglob("*.npy")
+    [copy] = tmp_path.rglob("*.images")
     copy.write_bytes(change(copy.read_bytes()))
     np.testing.assert_array_equal(open_packed(store, manifest_hash).images, images)
 
