@@ -25,7 +25,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -202,11 +202,12 @@ def _downloaded(cache: Store, folder: str, n_images: int, checksums: list[int], 
     What the copy has is told by the checksums: after a process was killed, the next one goes on from there.
     """
     path = _scratch() / f"{Path(folder).name}.images"
-    with _lock(path.with_suffix(".lock")), path.open("r+b" if path.exists() else "w+b") as file:
+    with _lock(path.with_suffix(".lock")), path.open("a+b"), path.open("r+b") as file:
         try:
+            is_new = file.seek(0, io.SEEK_END) == 0
             file.truncate(n_images * SIDE * SIDE * 3)
             images = _mapped(path, n_images)
-            missing = _wrong_blocks(images, checksums, blocks)
+            missing = blocks if is_new else _wrong_blocks(images, checksums, blocks)
 
             def fetch(number: int) -> None:
                 data, expected = cache.read(_block_key(folder, number)), _block(images, number)
@@ -406,7 +407,7 @@ def _publish(cache: Store, path: Path, manifest: Manifest, checksums: list[int])
         etags = _etags(cache, folder)
     # The hash does not cover the traces, which say how the files were saved.
     checks = {"checksums": checksums, "etags": etags, "traces_digest": digest(manifest.traces)}
-    columns = asdict(replace(manifest, rejected=()))
+    columns = {of.name: getattr(replace(manifest, rejected=()), of.name) for of in fields(manifest)}
     cache.write(f"{folder}/manifest.json", json.dumps({**columns, **checks}).encode())
 
 

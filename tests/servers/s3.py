@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,23 +54,37 @@ class S3Server:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Start SeaweedFS for the test session."""
-    folder = tmp_path_factory.mktemp("seaweedfs")
+    with running(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[S3Server]:
+    """Start SeaweedFS with its data in a folder, and kill it at the end of the block."""
     process, server = _start(folder)
-    yield server
-    process.kill()  # SIGTERM takes seconds, and no test needs the data
-    process.wait()
+    try:
+        yield server
+    finally:
+        process.kill()  # SIGTERM takes seconds, and nobody needs the data
+        process.wait()
 
 
 @pytest.fixture
-def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Create an empty bucket, point the AWS_* variables at its server and return its name."""
+def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Create an empty bucket, point the AWS_* variables at its server, give its name, and delete it afterwards."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in s3_server.environment().items():
         monkeypatch.setenv(name, value)
     name = f"test-{uuid.uuid4().hex[:12]}"
     s3_server.client.create_bucket(Bucket=name)
-    return name
+    yield name
+    # The volumes of SeaweedFS belong to one bucket each, and their number is limited.
+    pages = s3_server.client.get_paginator("list_objects_v2").paginate(Bucket=name)
+    for page in pages:
+        if entries := [{"Key": entry["Key"]} for entry in page.get("Contents", ())]:
+            s3_server.client.delete_objects(Bucket=name, Delete={"Objects": entries})
+    s3_server.client.delete_bucket(Bucket=name)
 
 
 def _start(folder: Path) -> tuple[subprocess.Popen[bytes], S3Server]:
