@@ -134,9 +134,9 @@ def main(folder: Path) -> None:
             "boto3": (lambda: with_boto3(url, 1, LOOP), count / LOOP),
         }
         table = Table("ingest", [f"{count:,} images", "network", "seconds", "skinlib is faster by"], PACKAGES)
-        for network, address in (("fast", server.endpoint_url), ("20 ms", None)):
-            with delayed(server.endpoint_url) if address is None else suppress() as proxy:
-                os.environ["AWS_ENDPOINT_URL"] = address or str(proxy)
+        for network, delay in (("fast", 0.0), ("20 ms", DELAY)):
+            with proxied(server.endpoint_url, delay) as address:
+                os.environ["AWS_ENDPOINT_URL"] = address
                 times = alternately({name: work for name, (work, _) in tried.items()})
             for name, (_, share) in tried.items():
                 row = f"{times[name] * share:.1f}", f"{times[name] * share / times['skinlib']:.1f}"
@@ -161,34 +161,39 @@ def main(folder: Path) -> None:
 
 
 @contextmanager
-def delayed(upstream: str) -> Iterator[str]:
-    """Start a proxy, a process of its own, that holds each request for a while; give its address."""
+def proxied(upstream: str, delay: float) -> Iterator[str]:
+    """Give the address of a proxy, a process of its own, that holds each request; without a delay, the server's."""
+    if not delay:
+        yield upstream
+        return
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(
-        target=lambda: asyncio.run(forward(upstream, sender)), daemon=True
+        target=lambda: asyncio.run(forward(upstream, delay, sender)), daemon=True
     )
     process.start()
-    yield f"http://127.0.0.1:{receiver.recv()}"
-    process.kill()
-    process.join()
+    try:
+        yield f"http://127.0.0.1:{receiver.recv()}"
+    finally:
+        process.kill()
+        process.join()
 
 
-async def forward(upstream: str, sender: Any) -> None:
+async def forward(upstream: str, delay: float, sender: Any) -> None:
     """Serve until the process ends."""
     address = urlsplit(upstream)
 
-    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float) -> None:
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, wait: float) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(1 << 18):
-                if delay:
-                    await asyncio.sleep(delay)
+                if wait:
+                    await asyncio.sleep(wait)
                 writer.write(data)
                 await writer.drain()
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         to_reader, to_writer = await asyncio.open_connection(address.hostname, address.port)
-        await asyncio.gather(pipe(reader, to_writer, DELAY), pipe(to_reader, writer, 0))
+        await asyncio.gather(pipe(reader, to_writer, delay), pipe(to_reader, writer, 0))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     sender.send(server.sockets[0].getsockname()[1])

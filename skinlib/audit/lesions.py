@@ -41,7 +41,7 @@ CONFIRMED = 5
 COPIES = 64
 _INDEXED, _MIRRORED = 400, 100  # features per image that look for others, as they are and mirrored
 _TABLES, _BLOCK, _BITS = 12, 64, 20
-_FAR = 0.3  # largest squared distance of two features that vote, 0 to 2
+_ALIKE = 0.85  # smallest cosine of two features that vote
 _VOTES, _NEAREST = 2, 8
 _WORKER_BYTES = 64 << 20
 
@@ -237,16 +237,16 @@ def _keys(read: Read, directions: NDArray[np.float32], centre: NDArray[np.float3
 
 def _mutual(read: Read, owner: Ints, n: int, block: Ints) -> Ints:
     """Return the mutually nearest features in each row of `block`, as first * number of features + second."""
-    values = read(block).astype(np.float32) / 255
+    values = read(block).astype(np.float32)
     image = owner[block] % n
-    apart = 2 - 2 * values @ values.transpose(0, 2, 1)
-    apart[image[:, :, None] == image[:, None]] = np.inf
-    nearest = apart.argmin(axis=2)
-    distance = np.take_along_axis(apart, nearest[:, :, None], axis=2)[:, :, 0]
+    alike = values @ values.transpose(0, 2, 1)  # 0 to 255**2: float32 holds these integers exactly
+    np.copyto(alike, -1, where=image[:, :, None] == image[:, None])
+    nearest = alike.argmax(axis=2)
+    product = np.take_along_axis(alike, nearest[:, :, None], axis=2)[:, :, 0]
     mutual = np.take_along_axis(nearest, nearest, axis=1) == np.arange(_BLOCK)
     first, second = block, np.take_along_axis(block, nearest, axis=1)
     # Of two mirrored images, the plain ones are compared already.
-    chosen = mutual & (distance < _FAR) & (first < second) & (owner[first] < n)
+    chosen = mutual & (product > _ALIKE * 255**2) & (first < second) & (owner[first] < n)
     return first[chosen] * len(owner) + second[chosen]
 
 
