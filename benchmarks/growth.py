@@ -72,7 +72,15 @@ def measure(folder: Path, cache: Store) -> list[tuple[str, float, int]]:
     others = run("other baselines", lambda: baselines.held_out(packed, folds, whole, None))
     standouts = run("file traces", lambda: traces.standouts(manifest, whole["train"], None))
     examples = whole["train"][:24]
-    report = manifest.summary(), audit.summary(), packed, examples, {"colours": None, **dict.fromkeys(others["validation"])}, standouts, False
+    report = (
+        manifest.summary(),
+        audit.summary(),
+        packed,
+        examples,
+        {"colours": None, **dict.fromkeys(others["validation"])},
+        standouts,
+        False,
+    )
     run("card", lambda: data_card.show([], *report))
     artifacts = audit.groups, audit.twins, audit.colours, packed.labels, folds, whole, colours, others, report[:2]
     run.parts.append(("artifacts", 0.0, len(pickle.dumps(artifacts))))
@@ -82,7 +90,9 @@ def measure(folder: Path, cache: Store) -> list[tuple[str, float, int]]:
 def main(folder: Path, counts: list[int]) -> None:
     """Write the table `growth`."""
     sources = [path for path in sorted(folder.glob("*/*/*")) if path.suffix in (".jpg", ".png")]
-    table = Table("growth", ["part", "images", "seconds", "ms per image", "kB of memory per image"], ["numpy", "pillow"])
+    table = Table(
+        "growth", ["part", "images", "seconds", "ms per image", "kB of memory per image"], ["numpy", "pillow"]
+    )
     for count in counts:
         with TemporaryDirectory() as scratch:
             images = Path(scratch, "images")

@@ -68,7 +68,7 @@ print(json.dumps(times))
 
 
 def main() -> None:
-    """Print the tables of benchmarks/README.md."""
+    """Print the tables of docs/benchmarks.md."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="models:/skin-lesion@champion")
     parser.add_argument("image", type=Path)

@@ -10,10 +10,9 @@
   the device.
 
 The rounds alternate, and medians are shown. The recipe's decoding is part of it, while skinlib decodes a data set once
-and trains on the packed images; that takes the `packing` seconds once.
+and trains on the packed images.
 """
 
-import platform
 import statistics
 import time
 from collections.abc import Iterator
@@ -24,12 +23,12 @@ from tempfile import TemporaryDirectory
 import click
 import numpy as np
 import torch
-import torchvision
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from benchmarks.report import Table
 from skinlib import machine
 from skinlib.data.listing import list_images
 from skinlib.data.packing import PackedDataset, open_packed, prepare
@@ -142,16 +141,14 @@ def bare(setting: Setting) -> float:
 @click.option("--images", default=640, show_default=True, help="Images of an epoch.")
 def main(folder: Path, device: str, architecture: str, sizes: str, batch_size: int, images: int) -> None:
     """Print a table with the rate of each, and their ratios."""
-    name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, torchvision {torchvision.__version__}"
-    print(f"{architecture}, batches of {batch_size}, {name}, {machine.cores()} cores, {versions}\n")
+    name = torch.cuda.get_device_name() if device == "cuda" else ""
+    columns = ["network", "px", "skinlib", "usual recipe (workers)", "bare step", "faster than the recipe"]
+    columns += ["share of the bare step", *(["TFLOP/s", "share of the peak"] if name else [])]
+    table = Table(f"training on {'a GPU' if name else 'a CPU'}", columns, ["torch", "torchvision"], name)
     workers = [0, *(2**k for k in range(5) if 2**k <= machine.cores())]
     with TemporaryDirectory() as scratch:
-        cache, began = open_store(scratch), time.perf_counter()
+        cache = open_store(scratch)
         packed = open_packed(cache, prepare(list_images(str(folder)), cache).hash)
-        print(f"packing: {time.perf_counter() - began:.1f} s for {len(packed.images):,} images\n")
-        print("| px | skinlib | usual recipe (workers) | bare step | faster than the recipe | share of the bare step |")
-        print("|---|---|---|---|---|---|")
         for size in map(int, sizes.split(",")):
             setting = Setting(device, architecture, size, batch_size, images)
             rates: dict[str, list[float]] = {}
@@ -163,12 +160,14 @@ def main(folder: Path, device: str, architecture: str, sizes: str, batch_size: i
             median = {key: statistics.median(of) for key, of in rates.items()}
             best = max(map(str, workers), key=lambda n: median[n])
             share, gain = median["skinlib"] / median["bare"], median["skinlib"] / median[best]
-            row = [size, f"{median['skinlib']:.0f}", f"{median[best]:.0f} ({best})", f"{median['bare']:.0f}"]
-            print(f"| {' | '.join(map(str, [*row, f'{gain:.2f}', f'{share:.0%}']))} |", flush=True)
-            if device == "cuda":
+            row = [architecture, size, f"{median['skinlib']:.0f}", f"{median[best]:.0f} ({best})"]
+            row += [f"{median['bare']:.0f}", f"{gain:.2f}", f"{share:.0%}"]
+            if name:
                 flops = 3 * forward_flops(architecture, size) * median["skinlib"]
                 peak = next((value for part, value in loop.PEAK.items() if part in name), None)
-                print(f"\n{flops / 1e12:.0f} TFLOP/s" + (f", {flops / peak:.0%} of the peak\n" if peak else "\n"))
+                row += [f"{flops / 1e12:.0f}", f"{flops / peak:.0%}" if peak else "unknown"]
+            table.row(*row)
+    table.save()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from metaflow.user_decorators.mutable_flow import MutableFlow
 from metaflow.user_decorators.mutable_step import MutableStep
 from metaflow.util import get_username
 
-from skinlib import config
+from skinlib import config, machine
 from skinlib.errors import ConfigError, SkinlibError
 from skinlib.execution import backends, doctor, provenance, reachability
 from skinlib.execution.record import place_of, recorded
@@ -28,6 +28,7 @@ from skinlib.training.sweep import folds_from, trials_from
 # Tasks and cards get configs that were checked when the run began.
 _OF_TASKS_AND_CARDS = {"step", "spin-step", "init", "batch", "kubernetes", "card"}
 _DEPLOYERS = {"argo-workflows", "step-functions"}
+_WATCHED = 64  # remote tasks at once: each has a process here, of about 100 MB
 _RECORDING = {"start", "train", "register", "end"}  # steps that write to MLflow
 
 
@@ -99,7 +100,7 @@ class configured(FlowMutator):
                 _check_words(arguments)
                 config.checkpoint_seconds(os.environ | environment)
                 trials = trials_from(configs["sweep"], seed=0) if configs["sweep"] is not None else []
-                _allow_branches(len(trials) * folds_from(configs["sweep"]) if trials else 0)
+                _allow_branches(len(trials) * folds_from(configs["sweep"]) if trials else 0, backend)
                 for _, parameter in mutable_flow.parameters:
                     if parameter.name.replace("-", "_") in config.RUN_OPTIONS:
                         parameter.kwargs["callback"] = _checked_option
@@ -144,10 +145,19 @@ def _check_words(arguments: list[str]) -> None:
         )
 
 
-def _allow_branches(number: int) -> None:
-    """Raise the default of `--max-num-splits`, Metaflow's guard against endless loops, to the size of the sweep."""
-    if (context := click.get_current_context(silent=True)) and number > 100:
-        context.default_map = {command: {"max_num_splits": number} for command in ("run", "resume")}
+def _allow_branches(number: int, backend: backends.Backend) -> None:
+    """Set two defaults of Metaflow by the sweep and the place of its branches.
+
+    `--max-num-splits` guards against endless loops. `--max-workers` is how many tasks run or are watched at once: here,
+    as many as have a core, because a waiting one already holds almost 1 GB; elsewhere, more than Metaflow's 16.
+    """
+    if isinstance(backend, backends.Local):
+        workers = min(max(2, machine.cores()), 16)
+    else:
+        workers = min(max(16, number), _WATCHED)
+    if context := click.get_current_context(silent=True):
+        defaults = {"max_num_splits": max(100, number), "max_workers": workers}
+        context.default_map = dict.fromkeys(("run", "resume"), defaults)
 
 
 def _checked_option(context: click.Context, option: click.Option, value: Any) -> Any:  # click's values are untyped

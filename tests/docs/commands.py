@@ -104,6 +104,8 @@ COVERED = {
 
 # Run by no test, and why.
 NOT_RUN = {
+    "python -m benchmarks.*": "takes minutes on an idle machine, and measures only",
+    "pip install *": "for a benchmark",
     "docker run --publish 127.0.0.1:8080:8080 skin-lesion-serving": "needs Docker",
     "kubectl apply -f configs/serving/kubernetes.yaml": "needs a cluster; `make lint` validates the file",
     "make lock": "asks the package index for new versions, which differ from day to day",

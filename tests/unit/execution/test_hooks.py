@@ -14,7 +14,8 @@ from metaflow._vendor import click
 from metaflow.cli_components import run_cmds
 from metaflow.util import get_username
 
-from skinlib.execution import hooks
+from skinlib import machine
+from skinlib.execution import backends, hooks
 from skinlib.execution.datastore import run_store
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -241,15 +242,16 @@ def test_metaflow_accepts_as_many_branches_as_the_sweep_has_trials_and_folds(tmp
     space = {"epochs": list(range(1, trials + 1))}
     (tmp_path / "sweep.json").write_text(json.dumps({"strategy": "grid", "space": space, "folds": folds}))
     result = call(tmp_path, "-c", LIMIT, "--config", "sweep", "sweep.json", "run", *options)
-    assert result.stdout.splitlines()[-1] == f"{limit} 16", result.stderr
+    assert result.stdout.splitlines()[-1] == f"{limit} {min(max(2, machine.cores()), 16)}", result.stderr
 
 
-def test_on_resume_too_metaflow_accepts_as_many_branches_as_trials():
+@pytest.mark.parametrize(("branches", "workers"), [(2, 16), (40, 40), (500, 64)])
+def test_on_a_backend_more_tasks_run_at_once_and_on_resume_too(branches, workers):
+    kubernetes = backends.backend_from({"backend": "kubernetes"})
     with click.Context(click.Command("start")) as context:
-        hooks._allow_branches(150)
-        with click.Context(run_cmds.resume, info_name="resume", parent=context) as resume:
-            assert run_cmds.resume.make_context("resume", [], parent=context).params["max_num_splits"] == 150
-            assert resume.lookup_default("max_workers") is None
+        hooks._allow_branches(branches, kubernetes)
+        params = run_cmds.resume.make_context("resume", [], parent=context).params
+    assert (params["max_num_splits"], params["max_workers"]) == (max(100, branches), workers)
 
 
 BROKEN = {
