@@ -20,6 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from skinlib.config import variables
 from skinlib.errors import TrackingError
 
+# How long to wait while another process writes to a SQLite database. MLflow waits for 5 seconds.
+_LOCKED_SECONDS, _BRIEFLY_LOCKED_SECONDS = 60, 5
 # MLflow waits for four minutes, which is right at the end of a training, but too long at its start and in its epochs.
 _BRIEF = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 
@@ -64,12 +66,14 @@ def connect(recorded: str | None = None, brief: bool = False) -> Iterator[Mlflow
     # MLflow takes these only from the environment. The link that it prints when a run ends shows the password.
     quiet = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
     wanted = quiet | (_BRIEF if brief else {})
+    seconds = _BRIEFLY_LOCKED_SECONDS if brief else _LOCKED_SECONDS
+    uri = f"{uri}?timeout={seconds}" if database else uri
     # MLflow's registry creates its own client, which uses a database in the working directory by default.
     values = {"MLFLOW_TRACKING_URI": uri} | {key: os.environ.get(key) or value for key, value in wanted.items()}
     try:
         with variables(values):
             if database:
-                _keep_files_next_to(database)
+                _keep_files_next_to(database, seconds)
             yield MlflowClient(tracking_uri=uri)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
         # Without the cause, whose message may contain the password.
@@ -163,7 +167,7 @@ def _create_database(path: Path) -> None:
         os.close(folder)
 
 
-def _keep_files_next_to(database: Path) -> None:
+def _keep_files_next_to(database: Path, seconds: int) -> None:
     """Correct the addresses of files in a database that was moved or copied together with its project.
 
     MLflow records absolute ones, and would write to the folder of the old project.
@@ -175,7 +179,7 @@ def _keep_files_next_to(database: Path) -> None:
         "logged_models": "artifact_location",
         "model_versions": "storage_location",
     }
-    with closing(sqlite3.connect(database)) as connection:
+    with closing(sqlite3.connect(database, timeout=seconds)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
         if not tables.issuperset(columns):
             return  # MLflow is about to create them, or says that they are too old.

@@ -88,10 +88,14 @@ class BackgroundSaver:
         # The bytes are a copy, which the training does not change.
         data = io.BytesIO()
         torch.save(state, data)
-        writing = self._thread.submit(self._checkpoint.store.write, self._checkpoint.key, data.getvalue())
-        self._saving = writing, list(state["history"])
+        history = list(state["history"])
+        self._saving = self._thread.submit(self._write, data.getvalue(), history), history
         if last:
             self._settle(*self._saving, last=True)
+
+    def _write(self, data: bytes, history: list[Epoch]) -> None:
+        self._checkpoint.store.write(self._checkpoint.key, data)
+        self._on_saved(history)  # here too, since what it calls may answer slowly
 
     def _settle(self, writing: Future[None], history: list[Epoch], last: bool) -> None:
         self._saving = None
@@ -104,12 +108,14 @@ class BackgroundSaver:
             print(f"Going on without the checkpoint of epoch {len(history)}. {error}", flush=True)
         else:
             self._works = True
-            self._on_saved(history)
 
 
 @contextmanager
 def saving_in_background(checkpoint: Checkpoint, on_saved: Callable[[list[Epoch]], None]) -> Iterator[BackgroundSaver]:
-    """Give a saver that calls `on_saved` with the history of each saved state; at the end, wait for its last save."""
+    """Give a saver that calls `on_saved`, in its own thread, with the history of each saved state.
+
+    At the end, wait for the last save.
+    """
     with ThreadPoolExecutor(1) as thread:
         yield BackgroundSaver(checkpoint, on_saved, thread)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 import pytest
@@ -29,6 +29,27 @@ def test_processes_that_create_a_database_at_the_same_time_do_not_break_each_oth
     printed = {racer.communicate(timeout=600)[0] for racer in racers}
     assert [racer.returncode for racer in racers] == [0, 0]
     assert printed == {"sqlite:///mlflow.db\n"}
+
+
+def test_a_database_that_another_process_writes_to_is_waited_for(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")):
+        pass
+    with connection.connect(uri) as client:
+        run = client.create_run("0")
+    writer = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None, check_same_thread=False)
+    writer.execute("BEGIN EXCLUSIVE")
+    waiting = Timer(8, lambda: writer.execute("ROLLBACK"))  # MLflow alone waits for 5 seconds
+    waiting.start()
+    with (
+        pytest.raises(TrackingError, match="database is locked"),
+        connection.connect(uri, brief=True) as client,
+    ):
+        client.set_terminated(run.info.run_id)
+    with connection.connect(uri) as client:
+        client.set_terminated(run.info.run_id)
+    waiting.join()
+    writer.close()
 
 
 def test_a_database_of_another_machine_is_named_and_not_created(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
 import pickle
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,3 +64,18 @@ def test_the_key_tells_runs_trials_data_and_splits_apart():
     }
     assert len(keys) == 16
     assert all(key.startswith((checkpoint_folder("1-a") + "/", checkpoint_folder("2-b") + "/")) for key in keys)
+
+
+def test_what_is_told_of_a_save_does_not_hold_up_the_training(checkpoint):
+    answered, told = threading.Event(), []
+
+    def slow(history):
+        answered.wait()
+        told.append(len(history))
+
+    with saving_in_background(replace(checkpoint, seconds=0), slow) as saver:
+        saver.save(STATE, last=False)
+        saver.save(STATE, last=False)  # returns, although nothing has answered
+        assert told == []
+        answered.set()
+    assert told == [1]
