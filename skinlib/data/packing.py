@@ -37,7 +37,7 @@ from skinlib.data import traces
 from skinlib.data.images import SETTINGS, SIDE, decode
 from skinlib.data.listing import Listing
 from skinlib.data.manifest import CLASSES, Manifest, digest, split_and_label
-from skinlib.data.storage import Object, Store, map_ahead, open_store
+from skinlib.data.storage import Object, Store, map_ahead, open_store, private_folder
 from skinlib.data.traces import FileTraces
 from skinlib.errors import DataError, StorageError, UnreadableError
 from skinlib.progress import Progress, reported, silent
@@ -143,7 +143,7 @@ def open_packed(cache: Store, manifest_hash: str, index: NDArray[np.int64] | Non
         else:
             if _etags(cache, folder) != etags:
                 raise ValueError("its blocks are not those that were written")
-            images = _downloaded(cache, folder, n_images, checksums, blocks)
+            images = _downloaded(cache, folder, n_images, checksums, etags, blocks)
         return PackedDataset(images, manifest)
     except (UnreadableError, *_DAMAGE) as error:
         reason = error.reason if isinstance(error, UnreadableError) else error
@@ -196,12 +196,14 @@ def _block_key(folder: str, number: int) -> str:
     return f"{folder}/images/{number:06}.bin"
 
 
-def _downloaded(cache: Store, folder: str, n_images: int, checksums: list[int], blocks: list[int]) -> NDArray[np.uint8]:
+def _downloaded(
+    cache: Store, folder: str, n_images: int, checksums: list[int], etags: list[str], blocks: list[int]
+) -> NDArray[np.uint8]:
     """Map this machine's copy of a set on S3, after the download of the blocks that it does not have yet.
 
     What the copy has is told by the checksums: after a process was killed, the next one goes on from there.
     """
-    path = _scratch() / f"{Path(folder).name}.images"
+    path = private_folder() / f"{Path(folder).name}.images"
     with _lock(path.with_suffix(".lock")), path.open("a+b"), path.open("r+b") as file:
         try:
             is_new = file.seek(0, io.SEEK_END) == 0
@@ -210,8 +212,8 @@ def _downloaded(cache: Store, folder: str, n_images: int, checksums: list[int], 
             missing = blocks if is_new else _wrong_blocks(images, checksums, blocks)
 
             def fetch(number: int) -> None:
-                data, expected = cache.read(_block_key(folder, number)), _block(images, number)
-                if len(data) != expected.nbytes or zlib.crc32(data) != checksums[number]:
+                data = cache.read(_block_key(folder, number), etags[number])
+                if len(data) != _block(images, number).nbytes or zlib.crc32(data) != checksums[number]:
                     raise ValueError(f"block {number} has other bytes than were written")
                 # Not through the memory map, where a full disk ends the process.
                 os.pwrite(file.fileno(), data, number * BLOCK * SIDE * SIDE * 3)
@@ -343,16 +345,6 @@ def packed_folder(manifest_hash: str) -> str:
     return f"skinlib/packed/{manifest_hash}-{SETTINGS}"
 
 
-def _scratch() -> Path:
-    """Return this user's folder for temporary files, which survives the process."""
-    folder = Path(tempfile.gettempdir(), f"skinlib-{os.getuid()}")
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be made ({error.strerror}); set TMPDIR to another folder.") from error
-    return folder
-
-
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     try:
@@ -367,7 +359,7 @@ def _lock(path: Path) -> Iterator[None]:
 @contextmanager
 def _scratch_folder(cache: Store) -> Iterator[Path]:
     """Give a temporary folder, on the disk of a local cache so that the result only has to be renamed."""
-    parent = cache.local_path / "skinlib/packed" if cache.local_path else _scratch()
+    parent = cache.local_path / "skinlib/packed" if cache.local_path else private_folder()
     try:
         parent.mkdir(parents=True, exist_ok=True)
         for other in parent.glob(".building-*"):

@@ -6,6 +6,7 @@ buckets, because one key that obstore does not accept makes its whole listing fa
 
 import builtins
 import errno
+import hashlib
 import html
 import os
 import re
@@ -139,6 +140,7 @@ class Store:
     _backend: S3Store | LocalStore = field(repr=False)
     _writer: S3Store | LocalStore = field(repr=False)
     _listed: Callable[[str], Iterator[Object]] = field(repr=False)  # the raw keys below a prefix
+    _other_etags: list[str] = field(default_factory=list, repr=False, compare=False)  # one that is no MD5
 
     def list(self, prefix: str = "") -> builtins.list[Object]:
         """Return all objects below `prefix` (whole path segments), sorted by key, including hidden ones.
@@ -153,9 +155,22 @@ class Store:
 
     def read(self, key: str, etag: str | None = None) -> bytes:
         """Return an object's bytes; with `etag`, raise StorageError if it has changed since the listing."""
-        with self._explained(key, "read"):
-            options: GetOptions | None = {"if_match": etag} if etag else None
-            return _retried(lambda: self._backend.get(key, options=options).bytes().to_bytes())
+        options: GetOptions | None = {"if_match": etag} if etag else None
+
+        def get() -> bytes:
+            with self._explained(key, "read"):
+                return _retried(lambda: self._backend.get(key, options=options).bytes().to_bytes())
+
+        md5 = (etag or "").strip('"')  # of an object that was written in one request and is not encrypted with KMS
+        data = get()
+        if self.local_path or self._other_etags or len(md5) != 32 or _md5(data) == md5:
+            return data
+        if _md5(again := get()) == md5:
+            return again
+        if again != data:
+            raise StorageError(f"{self.url}/{key} cannot be read: it has other bytes each time; check the network.")
+        self._other_etags.append(md5)
+        return data
 
     def read_many(
         self, objects: Iterable[Object], concurrency: int = 32
@@ -197,27 +212,6 @@ class Store:
     def _put(self, key: str, content: bytes | Path) -> None:
         with self._explained(key, "written"):
             _retried(lambda: self._writer.put(key, content, chunk_size=PART_BYTES, max_concurrency=4))
-
-    def download(self, key: str, path: Path) -> None:
-        """Read an object of any size into a file, in parallel ranges; the file appears when it is complete."""
-        with self._explained(key, "read"):
-            entry = self._backend.head(key)
-            size, etag = entry["size"], entry["e_tag"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
-                part = Path(folder, "part")
-                part.touch()
-
-                def fetch(start: int) -> None:
-                    span = (start, min(start + PART_BYTES, size))
-                    data = _retried(lambda: self._backend.get(key, options={"range": span, "if_match": etag}).bytes())
-                    with part.open("r+b") as file:
-                        file.seek(start)
-                        file.write(data)
-
-                for _ in map_ahead(fetch, range(0, size, PART_BYTES), threads=8):
-                    pass
-                part.replace(path)
 
     def delete(self, prefix: str) -> int:
         """Delete all objects below `prefix` and return their number; an empty prefix is a ValueError."""
@@ -268,6 +262,27 @@ def open_store(url: str, *, create: bool = False, endpoint_url: str | None = Non
     if scheme.lower() != "s3":
         raise StorageError(f"URLs like {scheme}:// are not supported; give {_s3_url(url)} or a folder.")
     return _open_s3(rest, create, endpoint_url)
+
+
+def _md5(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def private_folder() -> Path:
+    """Return this user's folder for temporary files that outlive the process.
+
+    Raises:
+        StorageError: It cannot be made, or other users may write there.
+    """
+    folder = Path(tempfile.gettempdir(), f"skinlib-{os.getuid()}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be made ({error.strerror}); set TMPDIR to another folder.") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise StorageError(f"Other users can write to {folder}; delete it, or set TMPDIR to another folder.")
+    return folder
 
 
 def _s3_url(url: str) -> str:

@@ -1,15 +1,13 @@
 """Pretrained weights: from torchvision, or from a file whose name contains its hash."""
 
 import hashlib
-import os
 import re
-import tempfile
 from pathlib import Path
 
 import torch
 import torchvision
 
-from skinlib.data.storage import Store
+from skinlib.data.storage import Store, open_store, private_folder
 from skinlib.errors import ConfigError
 
 
@@ -81,10 +79,10 @@ def fetch_weights(weights: str, store: Store) -> str:
         return weights
     if store.local_path:
         return str(store.local_path / key)
-    copy = Path(tempfile.gettempdir(), f"skinlib-{os.getuid()}", Path(key).name)
-    if not copy.exists():
-        store.download(key, copy)
-    return str(copy)
+    folder, name = open_store(str(private_folder())), Path(key).name
+    if not folder.exists(name):
+        folder.write(name, store.read(key))
+    return f"{folder.url}/{name}"
 
 
 def _key(weights: str) -> str:

@@ -2,13 +2,11 @@
 
 import hashlib
 import io
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from skinlib.config import checkpoint_seconds
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 CHECKPOINT_SECONDS = checkpoint_seconds()
+_CHECKSUM_BYTES = 32
 _MOST_FAILURES = 3  # before the first success; a store that never worked will not work later either
 
 
@@ -50,15 +49,21 @@ class Checkpoint:
     seconds: float = CHECKPOINT_SECONDS
 
     def load(self) -> TrialState | None:
-        """Read the state that a killed attempt left, or None."""
+        """Read the state that a killed attempt left; None if there is none or its bytes have changed."""
         import torch
 
         if not self.store.exists(self.key):
             return None
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, "state.pt")
-            self.store.download(self.key, file)
-            return cast(TrialState, torch.load(file, map_location="cpu", weights_only=True))
+        content = self.store.read(self.key)
+        checksum, data = content[:_CHECKSUM_BYTES], content[_CHECKSUM_BYTES:]
+        if hashlib.sha256(data).digest() != checksum:
+            print(f"The checkpoint {self.store.url}/{self.key} is damaged; the training starts anew.", flush=True)
+            return None
+        return cast(TrialState, torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+
+    def save(self, data: bytes) -> None:
+        """Write a state, as `torch.save` gives it, after its SHA-256; torch itself does not notice a changed bit."""
+        self.store.write(self.key, hashlib.sha256(data).digest() + data)
 
 
 class BackgroundSaver:
@@ -94,7 +99,7 @@ class BackgroundSaver:
             self._settle(*self._saving, last=True)
 
     def _write(self, data: bytes, history: list[Epoch]) -> None:
-        self._checkpoint.store.write(self._checkpoint.key, data)
+        self._checkpoint.save(data)
         self._on_saved(history)  # here too, since what it calls may answer slowly
 
     def _settle(self, writing: Future[None], history: list[Epoch], last: bool) -> None:

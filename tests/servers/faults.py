@@ -21,7 +21,7 @@ class FaultyProxy:
     Attributes:
         share: Of the requests that are broken, 0 to 1.
         kinds: How: `busy` answers 503, `reset` closes the connection, `cut` sends half of the answer, `stall` waits
-            `seconds` first, and `flip` changes a bit in the answer to a GET.
+            `seconds` first, and `flip` changes a bit of an object that is read.
         seconds: See `stall`.
         done: How many requests were broken, by kind, and how many were `forwarded`.
     """
@@ -62,7 +62,7 @@ class FaultyProxy:
                 start = answer.index(b"\r\n\r\n") + 4
                 if fault == "cut":
                     answer = answer[: start + (len(answer) - start) // 2]
-                if fault == "flip" and head.startswith(b"GET") and len(answer) > start:
+                if fault == "flip" and head.startswith(b"GET") and b"list-type" not in head and len(answer) > start:
                     place = self._random.randrange(start, len(answer))
                     answer = answer[:place] + bytes([answer[place] ^ 1]) + answer[place + 1 :]
                 writer.write(answer)

@@ -79,3 +79,13 @@ def test_what_is_told_of_a_save_does_not_hold_up_the_training(checkpoint):
         assert told == []
         answered.set()
     assert told == [1]
+
+
+@pytest.mark.parametrize("place", [0, 40, -1])
+def test_a_changed_bit_is_noticed(checkpoint, place, capsys):
+    save(checkpoint, STATE)
+    content = bytearray(checkpoint.store.read(checkpoint.key))
+    content[place] ^= 1
+    checkpoint.store.write(checkpoint.key, bytes(content))
+    assert checkpoint.load() is None
+    assert "is damaged; the training starts anew" in capsys.readouterr().out

@@ -1,0 +1,58 @@
+"""A disk that is full stops a run with one clear error, and the run resumes when there is room again."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flow.conftest import Place, sweep, wait_for
+from tests.flow.test_break import mlflow_runs
+
+
+def resize(folder: Path, megabytes: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={megabytes}m", folder], check=True)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A place on a disk of its own, at first of 2 GB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2000m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    yield Place(folder)
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def used(folder: Path) -> int:
+    """Return the whole megabytes that are in use on a disk."""
+    output = subprocess.run(["df", "--output=used", "-BM", folder], check=True, capture_output=True, text=True).stdout
+    return int(output.split()[-1].rstrip("M"))
+
+
+def test_a_disk_that_is_full_at_ingest(place: Place, tiny_images: Path) -> None:
+    resize(place.folder, 12)  # the packed images take 19 MB
+    code, output = place.flow(config=sweep(), data=tiny_images)
+    assert code != 0
+    assert "No space left on device); make room there." in output
+    assert "Traceback" not in output
+    resize(place.folder, 2000)
+    code, output = place.resume()
+    assert code == 0, output
+
+
+def test_a_disk_that_is_full_in_training(place: Place, tiny_images: Path) -> None:
+    flow = place.start(*place.flow_command(config=sweep({"epochs": 30}), data=tiny_images))
+    wait_for(place.checkpoints, flow)
+    resize(place.folder, used(place.folder) + 1)
+    output, _ = flow.communicate(timeout=900)
+    print(output[-3000:])
+    assert flow.returncode != 0
+    resize(place.folder, 2000)
+    code, output = place.resume()
+    assert code == 0, output
+    children, parents = mlflow_runs(place)
+    assert parents == ["FINISHED"]
+    assert [(status, steps) for status, steps in children.values()] == [("FINISHED", list(range(1, 31)))]
