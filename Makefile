@@ -25,7 +25,7 @@ LOCK := UV_CUSTOM_COMPILE_COMMAND="make lock" $(UV) pip compile --quiet --univer
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock train resume cards infra infra-down platform platform-stop platform-status
-.PHONY: serve serving-image test lint lint-fast format image clean
+.PHONY: serve serving-image test torture lint lint-fast audit sbom format image clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -104,6 +104,13 @@ lint-fast: $(READY)  ## Check style and imports only, as the pre-commit hook doe
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache --no-logo
+
+audit: $(UV)  ## Look up the locked packages in the database of known vulnerabilities (needs the internet)
+	$(UV) tool run --quiet --from pip-audit==2.9.0 pip-audit --requirement requirements.txt --require-hashes --disable-pip
+
+sbom: $(UV)  ## Write build/sbom.json, the packages of the image as CycloneDX
+	mkdir -p build
+	$(UV) tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --output-file build/sbom.json requirements.txt
 
 format: $(READY)  ## Format the code and apply automatic fixes
 	$(PY) -m ruff check --fix .

@@ -166,6 +166,7 @@ class SkinLesionFlow(FlowSpec):
                 seed=self.seed,
                 slot=slot,
                 checkpoint=checkpoint.Checkpoint(store, key),
+                is_retry=current.retry_count > 0,
                 on_epoch=live.update,
                 on_checkpoint=log.send,
             )

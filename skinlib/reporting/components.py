@@ -8,10 +8,11 @@ A card is `current.card["id"]`. In the modules of the cards
 """
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from metaflow.cards import Image, Table
+from metaflow.cards import Image, Markdown, Table
 
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.selection import ShortcutComparison
@@ -44,6 +45,11 @@ def gain_note(baseline: Estimate, gain: Estimate) -> str:
 def trial_gain_note(trial: ShortcutComparison) -> str:
     """Compare a trial with the colour baseline."""
     return gain_note(estimate_from(trial["shortcut_auroc"]), trial_gain(trial))
+
+
+def markdown(text: str) -> Markdown:
+    """Show Markdown; names of files and sources in it can bring neither HTML nor scripts along."""
+    return Markdown(re.sub(r"\]\((?!https?://)", "] (", text.replace("<", "&lt;")))
 
 
 def picture(figure: "Figure", file_format: str = "png") -> Image:

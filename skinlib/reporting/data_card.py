@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from metaflow.cards import Markdown
 from numpy.typing import NDArray
 
 from skinlib.audit.findings import AuditSummary
@@ -12,7 +11,7 @@ from skinlib.data.manifest import CLASSES, ManifestSummary
 from skinlib.data.packing import PackedDataset
 from skinlib.reporting import figures
 from skinlib.reporting.baseline_words import BASELINES, strongest_trace, trace_words
-from skinlib.reporting.components import SYNTHETIC, Card, picture, table
+from skinlib.reporting.components import SYNTHETIC, Card, markdown, picture, table
 from skinlib.reporting.numbers import number
 from skinlib.reporting.text import COLOUR_BASELINE, FINDINGS
 
@@ -43,14 +42,14 @@ def show(
         synthetic: whether the images are the generated sample.
     """
     counts = summary["counts"]
-    card.append(Markdown(f"# Data: {summary['n_images']:,} images\n\n{SYNTHETIC if synthetic else ''}"))
+    card.append(markdown(f"# Data: {summary['n_images']:,} images\n\n{SYNTHETIC if synthetic else ''}"))
     rows = [[split, *(of[name] for name in CLASSES), sum(of.values())] for split, of in counts.items()]
     card.append(table(rows, ["split", *CLASSES, "all"]))
     if columns := summary["metadata"]:
-        card.append(Markdown("## Metadata"))
+        card.append(markdown("## Metadata"))
         described = [[name, of["known"], of["distinct"]] for name, of in columns.items()]
         card.append(table(described, ["column of metadata.csv", "images with a value", "different values"]))
-    card.append(Markdown("## Examples"))
+    card.append(markdown("## Examples"))
     labels = packed.labels[examples]
     grid = figures.image_grid(packed.images[examples], labels, [CLASSES[label] for label in labels])
     card.append(picture(grid, "jpeg"))
@@ -59,15 +58,15 @@ def show(
     _findings(card, audit, packed)
     rejected = [(file["key"], file["reason"]) for file in summary["rejected"]]
     if not rejected:
-        card.append(Markdown("Nothing was rejected."))
+        card.append(markdown("Nothing was rejected."))
     _files(card, "Rejected files", rejected, ["file", "reason"], "manifest")
-    card.append(Markdown(f"Manifest hash `{summary['hash']}`: the same for the same images, wherever they are stored."))
+    card.append(markdown(f"Manifest hash `{summary['hash']}`: the same for the same images, wherever they are stored."))
 
 
 def _colours(card: Card, audit: AuditSummary, shortcut_auroc: float | None) -> None:
     heading = f"## Colour baseline: AUROC {number(shortcut_auroc)} on the validation images"
     words = f"{COLOUR_BASELINE} Only the gain over this baseline can come from the lesions."
-    card.append(Markdown(f"{heading}\n\n{words}"))
+    card.append(markdown(f"{heading}\n\n{words}"))
     statistics = audit["statistics"]
     classes = {f"{split}, {name}": of for split, by_class in statistics.items() for name, of in by_class.items()}
     names = next(iter(classes.values()))
@@ -76,18 +75,18 @@ def _colours(card: Card, audit: AuditSummary, shortcut_auroc: float | None) -> N
 
 
 def _without_lesions(card: Card, baselines: Mapping[str, float | None], standouts: Sequence[Standout]) -> None:
-    card.append(Markdown("## Other baselines that see no lesion"))
+    card.append(markdown("## Other baselines that see no lesion"))
     rows = [[name, number(baselines[name]), meaning] for name, meaning in BASELINES.items() if name in baselines]
     card.append(table(rows, ["baseline", "AUROC on the validation images", "what it is"]))
     lines = [f"**{strongest_trace(standouts)}**", *(trace_words(each) for each in standouts[1:])]
-    card.append(Markdown("\n\n".join(lines)))
+    card.append(markdown("\n\n".join(lines)))
 
 
 def _findings(card: Card, audit: AuditSummary, packed: PackedDataset) -> None:
     words = (
         f"The images form {audit['n_groups']:,} groups. A group is joined by duplicates and probably shows one lesion."
     )
-    card.append(Markdown(f"## Audit\n\n{words}"))
+    card.append(markdown(f"## Audit\n\n{words}"))
     rows = [[title, len(audit[name]), meaning] for name, (title, meaning) in FINDINGS.items()]
     card.append(table(rows, ["finding", "pairs", "meaning"]))
     if audit["same_lesions"]:
@@ -98,7 +97,7 @@ def _findings(card: Card, audit: AuditSummary, packed: PackedDataset) -> None:
 
 def _pairs(card: Card, pairs: Sequence[tuple[str, str]], packed: PackedDataset) -> None:
     """Show some of the pairs, evenly spaced, the images of each side by side."""
-    card.append(Markdown("### Examples of the same lesion: the images of a pair are side by side"))
+    card.append(markdown("### Examples of the same lesion: the images of a pair are side by side"))
     chosen = pairs[:: max(1, len(pairs) // SHOWN_PAIRS)][:SHOWN_PAIRS]
     places = {key: index for index, key in enumerate(packed.manifest.keys)}
     index = np.array([places[key] for pair in chosen for key in pair])
@@ -110,7 +109,7 @@ def _files(card: Card, title: str, rows: Sequence[Sequence[str]], headers: Seque
     """Show the first files, or pairs of them, and how many more are in an artifact."""
     if not rows:
         return
-    card.append(Markdown(f"## {title}: {len(rows):,}"))
+    card.append(markdown(f"## {title}: {len(rows):,}"))
     card.append(table(rows[:SHOWN_FILES], headers))
     if len(rows) > SHOWN_FILES:
-        card.append(Markdown(f"The other {len(rows) - SHOWN_FILES:,} are in the artifact `{artifact}`."))
+        card.append(markdown(f"The other {len(rows) - SHOWN_FILES:,} are in the artifact `{artifact}`."))

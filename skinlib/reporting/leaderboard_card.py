@@ -4,13 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from metaflow.cards import Markdown
-
 from skinlib.evaluation.scores import AgainstShortcut
 from skinlib.evaluation.selection import LeaderboardRow
 from skinlib.reporting import figures
 from skinlib.reporting.baseline_words import BASELINES, near_baseline
-from skinlib.reporting.components import Card, column_title, picture, table, trial_gain_note, unbroken
+from skinlib.reporting.components import Card, column_title, markdown, picture, table, trial_gain_note, unbroken
 from skinlib.reporting.numbers import estimate, number
 from skinlib.reporting.text import COLOUR_BASELINE, estimate_from, spread, trial_gain
 from skinlib.training.result import Epoch
@@ -38,10 +36,10 @@ def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequen
     """
     failed = leaderboard.loc[leaderboard["status"] != "finished", ["trial", "status", "reason"]]
     chosen = leaderboard.iloc[0]
-    card.append(Markdown(f"# Search: {len(leaderboard)} trials, {len(failed)} failed\n\n{reason}"))
+    card.append(markdown(f"# Search: {len(leaderboard)} trials, {len(failed)} failed\n\n{reason}"))
     folds = chosen.get("folds", 1)
     caveat = _FOLDS.format(folds=folds) if folds > 1 else _VALIDATION
-    card.append(Markdown(f"{trial_gain_note(chosen)} {COLOUR_BASELINE} {caveat}"))
+    card.append(markdown(f"{trial_gain_note(chosen)} {COLOUR_BASELINE} {caveat}"))
     _baselines(card, leaderboard)
     card.append(picture(figures.search_figure(leaderboard, histories)))
     trials = leaderboard.to_dict("records")
@@ -52,15 +50,15 @@ def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequen
     heads = ["out-of-fold AUROC", "AUROC of the folds"] if folds > 1 else ["validation AUROC"]
     heads += ["behind best (std. error)", "gain over the colour baseline", "multiply-adds"]
     card.append(table(rows, ["trial", *heads]))
-    card.append(Markdown("## Hyperparameters and training"))
+    card.append(markdown("## Hyperparameters and training"))
     shown = [*varied, "best_epoch", "epochs_trained", "seconds"]
     rows = [[name, *(trial[column] for column in shown)] for name, trial in zip(names, trials, strict=True)]
     card.append(table(rows, ["trial", *map(column_title, shown)]))
     if same := [[column_title(name), chosen[name]] for name in hyperparameters if name not in varied]:
-        card.append(Markdown("## The same in every trial"))
+        card.append(markdown("## The same in every trial"))
         card.append(table(same, ["hyperparameter", "value"]))
     if len(failed):
-        card.append(Markdown("## Failed trials"))
+        card.append(markdown("## Failed trials"))
         card.append(table(failed.to_numpy(), list(failed)))
 
 
@@ -81,7 +79,7 @@ def _baselines(card: Card, leaderboard: "pd.DataFrame") -> None:
         heads = ["validation AUROC", "gain of the chosen trial", "what it is"]
         card.append(table(rows, ["baseline that sees no lesion", *heads]))
     if words := near_baseline({"colours": against("shortcut"), **others}):
-        card.append(Markdown(f"**{words}**"))
+        card.append(markdown(f"**{words}**"))
 
 
 def _comparison(trial: LeaderboardRow) -> list[str]:

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 
-from metaflow.cards import Markdown
-
 from skinlib.evaluation.assessment import Assessment
 from skinlib.evaluation.scores import Report
 from skinlib.reporting import figures
-from skinlib.reporting.components import Card, gain_note, picture, table, unbroken
+from skinlib.reporting.components import Card, gain_note, markdown, picture, table, unbroken
 from skinlib.reporting.metric_table import Section, metric_columns
 from skinlib.reporting.numbers import estimate, number
 from skinlib.reporting.subgroup_tables import (
@@ -57,19 +55,19 @@ def show(
         elsewhere: Reports on other images, by their URL.
         model_card: In Markdown.
     """
-    card.append(Markdown(f"# Test: {title}\n\n**{verdict}**"))
+    card.append(markdown(f"# Test: {title}\n\n**{verdict}**"))
     _ranking(card, assessment)
     _operating_point(card, assessment)
     _subgroups(card, assessment)
     if elsewhere:
-        card.append(Markdown(f"## Elsewhere\n\n{ELSEWHERE}"))
+        card.append(markdown(f"## Elsewhere\n\n{ELSEWHERE}"))
         card.append(table(elsewhere_rows(elsewhere), ELSEWHERE_HEADS))
     _usefulness(card, assessment)
     _calibration(card, assessment)
     _robustness(card, assessment)
     _saliency(card, assessment)
     _familiarity(card, assessment)
-    card.append(Markdown(model_card))
+    card.append(markdown(model_card))
 
 
 def _ranking(card: Card, assessment: Assessment) -> None:
@@ -80,7 +78,7 @@ def _ranking(card: Card, assessment: Assessment) -> None:
         f"{gain_note(scores['shortcut']['auroc'], scores['shortcut']['difference'])} {COLOUR_BASELINE}",
         _twins(report["n_twins"]),
     ]
-    card.append(Markdown("\n\n".join(parts)))
+    card.append(markdown("\n\n".join(parts)))
     _metrics(card, report, "Ranking")
     card.append(picture(figures.roc_figure(scores)))
 
@@ -101,7 +99,7 @@ chosen on validation images.
 
 False negatives (missed malignant images): {point["false_negatives"]:,} of {scores["n_malignant"]:,}. False positives \
 (false alarms): {point["false_positives"]:,} of {scores["n"] - scores["n_malignant"]:,} benign images."""
-    card.append(Markdown(f"## Operating point: threshold {threshold:.3f}\n\n{words}"))
+    card.append(markdown(f"## Operating point: threshold {threshold:.3f}\n\n{words}"))
     _metrics(card, report, "Operating point")
     card.append(picture(figures.confusion_figure(assessment.labels, assessment.probabilities, threshold)))
     card.append(picture(figures.score_histogram(assessment.labels, assessment.probabilities, threshold)))
@@ -114,25 +112,25 @@ def _subgroups(card: Card, assessment: Assessment) -> None:
             "The AUROC within a source cannot come from telling sources apart. The last column compares "
             "its malignant images with the benign images of all sources."
         )
-        card.append(Markdown(f"## By source\n\n{words}"))
+        card.append(markdown(f"## By source\n\n{words}"))
         card.append(table(source_rows(report), SOURCE_HEADS))
     if report["subgroups"]:
         words = f"""At the operating point, by the columns of `metadata.csv`. {differences(report)} The p-values, of \
 sensitivity and specificity, are those of Fisher's exact test against all other images, corrected for the number of \
 tests (Holm)."""
-        card.append(Markdown(f"## Subgroups\n\n{words}"))
+        card.append(markdown(f"## Subgroups\n\n{words}"))
         card.append(table(subgroup_rows(report), SUBGROUP_HEADS))
 
 
 def _usefulness(card: Card, assessment: Assessment) -> None:
     report = assessment.report
     words = "How often a decision is correct depends on the prevalence of malignant lesions among the patients."
-    card.append(Markdown(f"## Predictive values\n\n{words}"))
+    card.append(markdown(f"## Predictive values\n\n{words}"))
     _metrics(card, report, "Predictive values")
     words = """Net benefit is the number of true positives per image, minus the false positives, weighted by the odds \
 of the decision threshold. The model is useful at thresholds where its line is the highest. The curve holds for the \
 prevalence of these test images, which is much higher than in practice."""
-    card.append(Markdown(f"## Decision curve\n\n{words}"))
+    card.append(markdown(f"## Decision curve\n\n{words}"))
     card.append(picture(figures.decision_figure(report["all"]["decision_curve"], report["threshold"])))
 
 
@@ -141,14 +139,14 @@ def _calibration(card: Card, assessment: Assessment) -> None:
     words = """In a calibrated model, about 80% of the images with a probability of 0.8 are malignant. ECE is the \
 expected calibration error; the value in brackets is what 95% of perfectly calibrated models stay below. The \
 temperature was fitted on validation images."""
-    card.append(Markdown(f"## Calibration\n\n{words}"))
+    card.append(markdown(f"## Calibration\n\n{words}"))
     _metrics(card, assessment.report, "Calibration")
     card.append(picture(figures.reliability_figure(calibration)))
 
 
 def _robustness(card: Card, assessment: Assessment) -> None:
     words = "The same test images as another camera, clinic or operator would take them."
-    card.append(Markdown(f"## Robustness\n\n{words}"))
+    card.append(markdown(f"## Robustness\n\n{words}"))
     card.append(picture(figures.stress_figure(assessment.stress)))
     rows = []
     for row in assessment.stress:
@@ -159,7 +157,7 @@ def _robustness(card: Card, assessment: Assessment) -> None:
 
 
 def _saliency(card: Card, assessment: Assessment) -> None:
-    card.append(Markdown(f"## Grad-CAM: what the model looked at\n\n{GRAD_CAM}"))
+    card.append(markdown(f"## Grad-CAM: what the model looked at\n\n{GRAD_CAM}"))
     if len(assessment.examples):
         truths, shown = assessment.labels[assessment.examples], assessment.probabilities[assessment.examples]
         positive = shown >= assessment.report["threshold"]
@@ -175,7 +173,7 @@ def _familiarity(card: Card, assessment: Assessment) -> None:
     words = f"""The least familiar test images, with their distance to the training images. A distance above 1 is \
 unfamiliar: 5% of the validation images exceed it. The model calls {n:,} of {len(assessment.labels):,} test images \
 unfamiliar; its answers for such images must not be used."""
-    card.append(Markdown(f"## Familiarity: images unlike the training images\n\n{words}"))
+    card.append(markdown(f"## Familiarity: images unlike the training images\n\n{words}"))
     if len(assessment.strangest):
         captions = [f"{distance:.2f}" for distance in assessment.unfamiliarity[assessment.strangest]]
         truths = assessment.labels[assessment.strangest]

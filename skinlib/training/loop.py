@@ -64,6 +64,7 @@ def train(
     seed: int,
     slot: Slot,
     checkpoint: Checkpoint,
+    is_retry: bool = False,
     on_epoch: OnHistory = lambda history: None,
     on_checkpoint: OnHistory = lambda history: None,
 ) -> TrialResult:
@@ -81,6 +82,8 @@ def train(
         seed: Seeds the weights, the order of the images and the augmentation.
         slot: The device to train on.
         checkpoint: Where to keep the state.
+        is_retry: An earlier attempt was killed, perhaps for lack of memory: read each batch when it is needed, however
+            much memory is free.
         on_epoch: Called with the history after every epoch.
         on_checkpoint: Called with the history after it was saved.
 
@@ -91,7 +94,8 @@ def train(
     cost = forward_flops(trial.architecture, trial.image_size) // 2
     try:
         order, size, device = np.sort(train_index), trial.image_size, slot.device  # a memory map is read front to back
-        load = to_tensor if _fits(len(order) + len(validation_index), size, slot) else Streamed
+        fit = _fits(len(order) + len(validation_index), size, slot, is_retry)
+        load = to_tensor if fit else Streamed
         data = _Data(
             load(images, size, device, order),
             torch.from_numpy(labels[order]).float().to(device),
@@ -164,8 +168,15 @@ def _set_up(slot: Slot) -> Setting:
     }
 
 
-def _fits(n_images: int, size: int, slot: Slot) -> bool:
-    """Return whether images take less than half of the memory that is free for them; say so if they do not."""
+def _fits(n_images: int, size: int, slot: Slot, is_retry: bool) -> bool:
+    """Return whether images may be kept in memory, of which they must leave half free; say so if they may not."""
+    if is_retry:
+        print(
+            "An earlier attempt ended without a result. If it was killed for lack of memory (exit code 137), raise "
+            "`memory` in the compute config. To save memory, each batch is read when it is needed.",
+            flush=True,
+        )
+        return False
     needed, free = n_images * 3 * size**2, image_memory(slot)
     if 2 * needed > free:
         print(

@@ -81,6 +81,7 @@ def test_a_killed_branch_goes_on_from_its_checkpoint(place, tiny_images):
     output, _ = flow.communicate(timeout=900)
     assert flow.returncode == 0, output
     assert "from the last checkpoint" in output
+    assert "An earlier attempt ended without a result." in output
     assert same(run_data(place, "run.data.weights"), uninterrupted(place))
     trials, parents = mlflow_runs(place)
     assert parents == ["FINISHED"]

@@ -29,6 +29,16 @@ def pinned(file: str) -> set[str]:
     return {line.removesuffix("\\").strip() for line in lines if "==" in line and line[0].isalpha()}
 
 
+def test_the_sbom_names_every_package_of_the_lock():
+    # Another VENV has no uv, and the test must not install one.
+    made = subprocess.run(["make", f"VENV={Path(sys.executable).parents[1]}", "sbom"], cwd=ROOT, capture_output=True)
+    assert made.returncode == 0, made.stderr
+    sbom = json.loads((ROOT / "build/sbom.json").read_text())
+    assert sbom["bomFormat"] == "CycloneDX"
+    listed = {f"{package['name']}=={package['version']}" for package in sbom["components"]}
+    assert listed == {package.split(" ;")[0].split(" ")[0] for package in pinned("requirements.txt")}
+
+
 def test_hadolint_finds_nothing():
     hadolint = Path(sys.executable).with_name("hadolint")
     checked = subprocess.run([hadolint, ROOT / ".devcontainer/Dockerfile"], capture_output=True, text=True)

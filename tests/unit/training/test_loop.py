@@ -65,6 +65,13 @@ def test_the_same_seed_gives_the_same_weights(run, tmp_path):
     assert same_weights(run(store=tmp_path / "a"), run(store=tmp_path / "b"))
 
 
+def test_a_retry_saves_memory_and_gives_the_same_weights(run, tmp_path, capsys):
+    first = run(store=tmp_path / "a")
+    again = run(store=tmp_path / "b", is_retry=True)
+    assert same_weights(first, again)
+    assert "raise `memory` in the compute config" in capsys.readouterr().out
+
+
 def test_another_seed_gives_other_weights(run, tmp_path):
     assert not same_weights(run(store=tmp_path / "a"), run(seed=1, store=tmp_path / "b"))
 
