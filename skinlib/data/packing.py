@@ -143,7 +143,7 @@ def open_packed(cache: Store, manifest_hash: str, index: NDArray[np.int64] | Non
         else:
             if _etags(cache, folder) != etags:
                 raise ValueError("its blocks are not those that were written")
-            images = _downloaded(cache, folder, n_images, checksums, etags, blocks)
+            images = _downloaded(cache, folder, n_images, checksums, blocks)
         return PackedDataset(images, manifest)
     except (UnreadableError, *_DAMAGE) as error:
         reason = error.reason if isinstance(error, UnreadableError) else error
@@ -196,9 +196,7 @@ def _block_key(folder: str, number: int) -> str:
     return f"{folder}/images/{number:06}.bin"
 
 
-def _downloaded(
-    cache: Store, folder: str, n_images: int, checksums: list[int], etags: list[str], blocks: list[int]
-) -> NDArray[np.uint8]:
+def _downloaded(cache: Store, folder: str, n_images: int, checksums: list[int], blocks: list[int]) -> NDArray[np.uint8]:
     """Map this machine's copy of a set on S3, after the download of the blocks that it does not have yet.
 
     What the copy has is told by the checksums: after a process was killed, the next one goes on from there.
@@ -212,11 +210,13 @@ def _downloaded(
             missing = blocks if is_new else _wrong_blocks(images, checksums, blocks)
 
             def fetch(number: int) -> None:
-                data = cache.read(_block_key(folder, number), etags[number])
-                if len(data) != _block(images, number).nbytes or zlib.crc32(data) != checksums[number]:
-                    raise ValueError(f"block {number} has other bytes than were written")
-                # Not through the memory map, where a full disk ends the process.
-                os.pwrite(file.fileno(), data, number * BLOCK * SIDE * SIDE * 3)
+                for _ in range(2):  # the network may have changed a bit
+                    data = cache.read(_block_key(folder, number))
+                    if len(data) == _block(images, number).nbytes and zlib.crc32(data) == checksums[number]:
+                        # Not through the memory map, where a full disk ends the process.
+                        os.pwrite(file.fileno(), data, number * BLOCK * SIDE * SIDE * 3)
+                        return
+                raise ValueError(f"block {number} has other bytes than were written")
 
             for _ in map_ahead(fetch, missing, _DOWNLOADS):
                 pass

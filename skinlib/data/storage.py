@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
+from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 from urllib.request import url2pathname
@@ -140,7 +141,8 @@ class Store:
     _backend: S3Store | LocalStore = field(repr=False)
     _writer: S3Store | LocalStore = field(repr=False)
     _listed: Callable[[str], Iterator[Object]] = field(repr=False)  # the raw keys below a prefix
-    _other_etags: list[str] = field(default_factory=list, repr=False, compare=False)  # one that is no MD5
+    # Set if bytes are not compared with ETags: TLS protects them, or the ETags are no MD5, as with encryption by KMS.
+    _trusted: Event = field(default_factory=Event, repr=False, compare=False)
 
     def list(self, prefix: str = "") -> builtins.list[Object]:
         """Return all objects below `prefix` (whole path segments), sorted by key, including hidden ones.
@@ -161,15 +163,14 @@ class Store:
             with self._explained(key, "read"):
                 return _retried(lambda: self._backend.get(key, options=options).bytes().to_bytes())
 
-        md5 = (etag or "").strip('"')  # of an object that was written in one request and is not encrypted with KMS
-        data = get()
-        if self.local_path or self._other_etags or len(md5) != 32 or _md5(data) == md5:
+        md5, data = (etag or "").strip('"'), get()
+        if self.local_path or self._trusted.is_set() or len(md5) != 32 or _md5(data) == md5:
             return data
         if _md5(again := get()) == md5:
             return again
         if again != data:
             raise StorageError(f"{self.url}/{key} cannot be read: it has other bytes each time; check the network.")
-        self._other_etags.append(md5)
+        self._trusted.set()
         return data
 
     def read_many(
@@ -411,7 +412,10 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
         retry_config=backend.retry_config,
     )
     pages = partial(client.get_paginator("list_objects_v2").paginate, Bucket=bucket, **payer)
-    return Store(url, None, backend, writer, partial(_raw_keys, pages, prefix))
+    store = Store(url, None, backend, writer, partial(_raw_keys, pages, prefix))
+    if client.meta.endpoint_url.startswith("https://"):
+        store._trusted.set()
+    return store
 
 
 def _is_set(variable: str) -> bool:

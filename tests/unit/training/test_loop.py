@@ -305,6 +305,6 @@ def test_images_may_take_half_of_the_memory_of_a_slot(monkeypatch):
     monkeypatch.setattr(loop.machine, "memory", lambda: 4_000_000)
     monkeypatch.setattr(loop.machine, "cores", lambda: 4)
     n = 1_000_000 // (3 * 32**2)
-    assert loop._fits(n, 32, Slot("cpu", 2))
-    assert not loop._fits(n + 1, 32, Slot("cpu", 2))
+    assert loop._fits(n, 32, Slot("cpu", 2), is_retry=False)
+    assert not loop._fits(n + 1, 32, Slot("cpu", 2), is_retry=False)
     assert loop._fits(n + 1, 32, Slot("cpu", 4))
