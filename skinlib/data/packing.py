@@ -37,7 +37,7 @@ from skinlib.data import traces
 from skinlib.data.images import SETTINGS, SIDE, decode
 from skinlib.data.listing import Listing
 from skinlib.data.manifest import CLASSES, Manifest, digest, split_and_label
-from skinlib.data.storage import Object, Store, map_ahead, open_store, private_folder
+from skinlib.data.storage import RETRIES, Object, Store, map_ahead, open_store, private_folder
 from skinlib.data.traces import FileTraces
 from skinlib.errors import DataError, StorageError, UnreadableError
 from skinlib.progress import Progress, reported, silent
@@ -210,7 +210,7 @@ def _downloaded(cache: Store, folder: str, n_images: int, checksums: list[int], 
             missing = blocks if is_new else _wrong_blocks(images, checksums, blocks)
 
             def fetch(number: int) -> None:
-                for _ in range(2):  # the network may have changed a bit
+                for _ in range(RETRIES):  # the network may have changed a bit
                     data = cache.read(_block_key(folder, number))
                     if len(data) == _block(images, number).nbytes and zlib.crc32(data) == checksums[number]:
                         # Not through the memory map, where a full disk ends the process.

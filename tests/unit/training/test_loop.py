@@ -307,4 +307,4 @@ def test_images_may_take_half_of_the_memory_of_a_slot(monkeypatch):
     n = 1_000_000 // (3 * 32**2)
     assert loop._fits(n, 32, Slot("cpu", 2), is_retry=False)
     assert not loop._fits(n + 1, 32, Slot("cpu", 2), is_retry=False)
-    assert loop._fits(n + 1, 32, Slot("cpu", 4))
+    assert loop._fits(n + 1, 32, Slot("cpu", 4), is_retry=False)
