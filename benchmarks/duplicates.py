@@ -25,6 +25,7 @@ import psutil
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.report import Table
 from skinlib.audit import lesions
 from skinlib.data import sample
 from skinlib.data.listing import list_images
@@ -52,6 +53,7 @@ def _hash(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return imagehash.phash(Image.fromarray(np.ascontiguousarray(image))).hash.ravel()
 
 
+PACKAGES = ["opencv-python-headless", "numpy", "ImageHash"]
 SEARCHES: dict[str, Callable[[NDArray[np.uint8]], Pairs]] = {
     "skinlib": lambda images: set(lesions.same_lesions(images)),
     **{f"pHash, {d} bits": lambda images, d=d: perceptual_hashes(images, d) for d in DISTANCES},  # type: ignore[misc]
@@ -65,9 +67,8 @@ def on_drawn_images(count: int = 400) -> None:
     copies = [np.asarray(CHANGES[k % len(CHANGES)](Image.fromarray(image))) for k, image in enumerate(drawn)]
     images = np.stack(drawn + copies)
     right = [(k, k + count) for k in range(count)]
-    print(f"{count} drawn lesions and a changed copy of each; fraction of the copies found\n")
-    print("| search | " + " | ".join(change.__name__ for change in CHANGES) + " | all | wrong pairs | CPU seconds |")
-    print("|---" * (len(CHANGES) + 4) + "|")
+    names_of_changes = [change.__name__ for change in CHANGES]
+    table = Table("drawn lesions", ["search", *names_of_changes, "all", "wrong pairs", "CPU seconds"], PACKAGES)
     for name, search in SEARCHES.items():
         begun = time.process_time()
         found = search(images)
@@ -75,7 +76,8 @@ def on_drawn_images(count: int = 400) -> None:
         kinds = [right[k :: len(CHANGES)] for k in range(len(CHANGES))]
         shares = [sum(pair in found for pair in kind) / len(kind) for kind in [*kinds, right]]
         cells = [f"{share:.0%}" for share in shares] + [f"{len(found.difference(right)):,}", f"{seconds:.1f}"]
-        print(f"| {name} | " + " | ".join(cells) + " |")
+        table.row(name, *cells)
+    table.save()
 
 
 def on_real_images(folder: Path) -> None:
@@ -87,21 +89,22 @@ def on_real_images(folder: Path) -> None:
         known = [index for index, lesion in enumerate(lesions_of) if lesion]
         right = {(i, j) for i, j in combinations(known, 2) if lesions_of[i] == lesions_of[j]}
         print(f"{len(packed.images):,} images, {len(known):,} with a lesion_id, {len(right)} pairs\n")
-        print("| search | recall | precision | pairs without a lesion_id | CPU seconds |")
-        print("|---|---|---|---|---|")
+        columns = ["search", "recall", "precision", "pairs without a lesion_id", "CPU seconds"]
+        table = Table("real lesions", columns, PACKAGES)
         for name, search in SEARCHES.items():
             begun = time.process_time()
             found = search(packed.images)
             seconds = time.process_time() - begun
             judged = {pair for pair in found if all(lesions_of[index] for index in pair)}
             recall, precision = len(judged & right) / len(right), len(judged & right) / max(1, len(judged))
-            print(f"| {name} | {recall:.2f} | {precision:.2f} | {len(found - judged):,} | {seconds:.0f} |")
+            table.row(name, f"{recall:.2f}", f"{precision:.2f}", f"{len(found - judged):,}", f"{seconds:.0f}")
+    table.save()
 
 
 def growth(folder: Path, counts: list[int]) -> None:
     """Print the time and the peak memory of the search on sets of different sizes."""
-    print("| images | seconds | seconds per 1,000 images | peak memory, MB, without the images | pairs |")
-    print("|---|---|---|---|---|")
+    columns = ["images", "seconds", "seconds per 1,000 images", "peak memory, MB, without the images", "pairs"]
+    table = Table("growth of the search", columns, PACKAGES)
     with TemporaryDirectory() as scratch:
         cache = open_store(scratch)
         real = open_packed(cache, prepare(list_images(str(folder)), cache).hash).images
@@ -114,8 +117,9 @@ def growth(folder: Path, counts: list[int]) -> None:
             begun, own = time.perf_counter(), Anonymous()
             found = lesions.same_lesions(images[:count])
             seconds, peak = time.perf_counter() - begun, own.stop()
-            cells = f"{count:,} | {seconds:.0f} | {1000 * seconds / count:.1f} | {peak / 1e6:.0f} | {len(found):,}"
-            print(f"| {cells} |", flush=True)
+            speed = f"{seconds:.0f}", f"{1000 * seconds / count:.1f}"
+            table.row(f"{count:,}", *speed, f"{peak / 1e6:.0f}", f"{len(found):,}")
+    table.save()
 
 
 def changed(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -25,6 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from benchmarks.report import Table
 from skinlib.networks.network import restore
 from skinlib.serving import scoring
 from skinlib.serving.served import table
@@ -98,10 +99,11 @@ def main(model: str, url: str) -> None:
                 work()
                 rates[name].append(count / (time.perf_counter() - begun))
     medians = {name: float(np.median(each)) for name, each in rates.items()}
-    print(f"{len(objects):,} images, {served.settings['architecture']} at {side} px\n")
-    print("| | images per second | predict is faster by |\n|---|---|---|")
+    columns = [f"{served.settings['architecture']} at {side} px", "images per second", "predict is faster by"]
+    report = Table("scoring", columns, ["onnxruntime", "torch", "boto3"])
     for name, rate in medians.items():
-        print(f"| {name} | {rate:.0f} | {medians['skinlib predict'] / rate:.2f} |")
+        report.row(name, f"{rate:.0f}", f"{medians['skinlib predict'] / rate:.2f}")
+    report.save()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from tempfile import TemporaryDirectory
 
 from metaflow import Flow, Task, namespace
 
+from benchmarks.report import Table
+
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = 3
 TRIAL = {"architecture": "resnet10", "image_size": 32, "epochs": 1, "batch_size": 32}
@@ -61,8 +63,8 @@ def main() -> None:
     if os.environ.get("METAFLOW_PROFILE") != "local":
         sys.exit("This benchmark needs the local platform; run `make platform` and `source .platform/env` first.")
     namespace(None)
-    print(f"Medians of {RUNS} runs, in seconds\n")
-    print("| backend | empty task | training task without its epochs | ratio | its epochs |\n|---|---|---|---|---|")
+    columns = ["backend", "empty task", "training task without its epochs", "ratio", "its epochs"]
+    table = Table("remote tasks", columns, ["metaflow", "torch", "mlflow"])
     for backend in sys.argv[1:] or ("local", "batch", "kubernetes"):
         empty: list[float] = []
         trained: list[tuple[float, float]] = []
@@ -71,7 +73,8 @@ def main() -> None:
                 empty += empty_tasks(Path(folder), [] if backend == "local" else ["--with", backend])
                 trained.append(training_task(Path(folder), backend))
         own, (ours, epochs) = median(empty), map(median, zip(*trained, strict=True))
-        print(f"| {backend} | {own:.1f} | {ours:.1f} | {ours / own:.1f} | {epochs:.1f} |", flush=True)
+        table.row(backend, *(f"{value:.1f}" for value in (own, ours, ours / own, epochs)))
+    table.save()
 
 
 if __name__ == "__main__":

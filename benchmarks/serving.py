@@ -23,6 +23,7 @@ import mlflow
 import numpy as np
 import psutil
 
+from benchmarks.report import Table
 from skinlib.data.images import decode
 from skinlib.tracking.requirements import pinned
 
@@ -68,7 +69,7 @@ print(json.dumps(times))
 
 
 def main() -> None:
-    """Print the tables of docs/benchmarks.md."""
+    """Write the tables `serving` and `server`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="models:/skin-lesion@champion")
     parser.add_argument("image", type=Path)
@@ -111,11 +112,13 @@ def compare(folder: Path, model: Path, python: Path, file: bytes) -> None:
             for key, value in json.loads(run(*command).splitlines()[-1]).items():
                 timed[name][key] = min(value, timed[name].get(key, value))
     sizes = {"PyTorch": installed(), "ONNX": sum(f.stat().st_size for f in python.parents[1].rglob("*") if f.is_file())}
-    print("| | PyTorch | ONNX | ratio |\n|---|---|---|---|")
+    table = Table("serving", ["", "PyTorch", "ONNX", "ratio"], ["mlflow", "torch", "onnxruntime"])
     rows = {"environment, MB": {name: size / 1e6 for name, size in sizes.items()}}
     rows |= {f"{key}, ms": {name: timed[name][key] * 1e3 for name in timed} for key in timed["ONNX"]}
     for key, row in rows.items():
-        print(f"| {key} | {row['PyTorch']:.0f} | {row['ONNX']:.0f} | {row['PyTorch'] / row['ONNX']:.2f} |")
+        ratio = row["PyTorch"] / row["ONNX"]
+        table.row(key, f"{row['PyTorch']:.0f}", f"{row['ONNX']:.0f}", f"{ratio:.2f}")
+    table.save()
 
 
 def installed() -> int:
@@ -155,8 +158,8 @@ def load(folder: Path, model: Path, python: Path, file: bytes) -> None:
                     local.connection.close()
                     time.sleep(0.05)
             print(f"\nFirst answer after {time.perf_counter() - started:.1f} s.\n")
-            print("| clients | requests | failed | p50, ms | p99, ms | per second | memory, MB |")
-            print("|---|---|---|---|---|---|---|")
+            columns = ["clients", "requests", "failed", "p50, ms", "p99, ms", "per second", "memory, MB"]
+            table = Table("server", columns, ["mlflow", "uvicorn", "onnxruntime"])
             for clients, requests in ((1, 300), (8, 1000), (64, 1000), (200, 200), (8, 5000)):
                 begun = time.perf_counter()
                 with ThreadPoolExecutor(clients) as pool:
@@ -165,7 +168,8 @@ def load(folder: Path, model: Path, python: Path, file: bytes) -> None:
                 p50, p99 = np.percentile([seconds * 1e3 for seconds, _ in answers], [50, 99])
                 failed = sum(not good for _, good in answers)
                 memory = psutil.Process(server.pid).memory_info().rss / 1e6
-                print(f"| {clients} | {requests} | {failed} | {p50:.0f} | {p99:.0f} | {rate:.0f} | {memory:.0f} |")
+                table.row(clients, requests, failed, *(f"{value:.0f}" for value in (p50, p99, rate, memory)))
+            table.save()
         finally:
             server.terminate()
 
