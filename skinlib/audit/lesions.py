@@ -11,10 +11,10 @@ Time and disk space grow linearly with the number of images, since each step has
 """
 
 import hashlib
-import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import combinations, product
 from pathlib import Path
@@ -28,7 +28,7 @@ from threadpoolctl import threadpool_limits
 from skinlib import machine
 from skinlib.audit import features
 from skinlib.audit.features import KEPT, Features
-from skinlib.data.manifest import digest
+from skinlib.data.manifest import sealed, unsealed
 from skinlib.data.packing import PackedDataset, packed_folder
 from skinlib.data.storage import Store, map_ahead
 from skinlib.progress import Progress, reported, silent
@@ -69,17 +69,14 @@ def search(packed: PackedDataset, cache: Store, on_progress: Progress = silent) 
     """
     key = f"{packed_folder(packed.manifest.hash)}/lesions-{_version()}.json"
     if cache.exists(key):
-        try:
-            found, check = json.loads(cache.read(key))
-            if check == digest(found):
-                return {
-                    "identical": [(i, j) for i, j in found["identical"]],
-                    "same_lesions": [(i, j) for i, j in found["same_lesions"]],
-                }
-        except (ValueError, TypeError, LookupError):  # damaged: search again
-            pass
+        with suppress(ValueError):  # damaged: search again
+            found = unsealed(cache.read(key))
+            return {
+                "identical": [(i, j) for i, j in found["identical"]],
+                "same_lesions": [(i, j) for i, j in found["same_lesions"]],
+            }
     new: Found = {"identical": identical(packed.images), "same_lesions": same_lesions(packed.images, on_progress)}
-    cache.write(key, json.dumps([new, digest(new)]).encode())
+    cache.write(key, sealed(new))
     return new
 
 

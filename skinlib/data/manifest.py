@@ -118,6 +118,22 @@ def split_and_label(key: str) -> tuple[str, int]:
     return (first, CLASSES.index(second)) if first in SPLITS else ("test", CLASSES.index(first))
 
 
+def sealed(value: object) -> bytes:
+    """Return a plain value as JSON, with its digest."""
+    return json.dumps([value, digest(value)]).encode()
+
+
+def unsealed(data: bytes) -> Any:
+    """Return the value of `sealed`, with lists for tuples; ValueError if the bytes have changed."""
+    try:
+        value, check = json.loads(data)
+    except TypeError as error:
+        raise ValueError("it is no list") from error
+    if check != digest(value):
+        raise ValueError("its checksum is wrong")
+    return value
+
+
 def digest(value: object) -> str:
     """Return the SHA-256 of a plain value, in hex."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()

@@ -36,7 +36,7 @@ from skinlib import machine
 from skinlib.data import traces
 from skinlib.data.images import SETTINGS, SIDE, decode
 from skinlib.data.listing import Listing
-from skinlib.data.manifest import CLASSES, Manifest, digest, split_and_label
+from skinlib.data.manifest import CLASSES, Manifest, digest, sealed, split_and_label, unsealed
 from skinlib.data.storage import RETRIES, Object, Store, map_ahead, open_store, private_folder
 from skinlib.data.traces import FileTraces
 from skinlib.errors import DataError, StorageError, UnreadableError
@@ -113,8 +113,7 @@ def prepare(
 
 def _record(cache: Store, key: str, manifest: Manifest) -> None:
     """Write the record of a listing, again at each use: its time is that of the last one (see `cache`)."""
-    content = [manifest.hash, manifest.rejected]
-    cache.write(key, json.dumps([*content, digest(content)]).encode())
+    cache.write(key, sealed([manifest.hash, manifest.rejected]))
 
 
 def open_packed(cache: Store, manifest_hash: str, index: NDArray[np.int64] | None = None) -> PackedDataset:
@@ -230,10 +229,8 @@ def _known_manifest(cache: Store, record_key: str) -> Manifest | None:
     if not cache.exists(record_key):
         return None
     try:
-        manifest_hash, rejected, check = json.loads(cache.read(record_key))
-        if check != digest([manifest_hash, rejected]):
-            raise ValueError("its checksum is wrong")
-    except _DAMAGE:
+        manifest_hash, rejected = unsealed(cache.read(record_key))
+    except ValueError:
         _say_damaged(f"{cache.url}/{record_key} is damaged")
         return None
     manifest = _intact_manifest(cache, manifest_hash)
