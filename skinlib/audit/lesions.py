@@ -11,6 +11,7 @@ Time and disk space grow linearly with the number of images, since each step has
 """
 
 import hashlib
+import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from skinlib.audit.features import KEPT, Features
 from skinlib.data.manifest import sealed, unsealed
 from skinlib.data.packing import PackedDataset, packed_folder
 from skinlib.data.storage import Store, map_ahead
+from skinlib.errors import StorageError
 from skinlib.progress import Progress, reported, silent
 
 # Places that two images must share. Of 300 random pairs, none shared more than 1; of the candidates among the public
@@ -146,7 +148,8 @@ def _similar(images: NDArray[np.uint8], order: list[int], on_progress: Progress)
 
     points = np.zeros((n, KEPT, 4), np.float32)
     counts = np.zeros(n, np.int64)
-    with tempfile.TemporaryFile() as file:  # 64 kB per image
+    with tempfile.TemporaryFile() as file:
+        _reserve(file.fileno(), max(n, 1) * KEPT * 128)
         descriptors = np.memmap(file, np.uint8, "w+", shape=(max(n, 1), KEPT, 128))
         found = map_ahead(lambda index: features.extract(images[index]), order, threads)
         for row, of in enumerate(reported(found, n, part(0, 0.6))):
@@ -165,6 +168,18 @@ def _similar(images: NDArray[np.uint8], order: list[int], on_progress: Progress)
         checked = map_ahead(confirmed, candidates, threads)
         yield from filter(None, reported(checked, len(candidates), part(0.8, 1)))
     on_progress(n, n)
+
+
+def _reserve(file: int, size: int) -> None:
+    """Give a temporary file its size: if the disk is full, writing to a memory map would end the process."""
+    try:
+        if hasattr(os, "posix_fallocate"):  # macOS does not have it
+            os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        raise StorageError(
+            f"{tempfile.gettempdir()} has no room for {size / 1e6:,.0f} MB of temporary files ({error.strerror}); "
+            "make room there, or set TMPDIR to another folder."
+        ) from error
 
 
 def _candidates(

@@ -182,7 +182,9 @@ def assess(
     answers = classifier.score(images)
     probabilities = answers.probability
     workers = machine.workers(_BATCH_BYTES)
-    rows = stress.table(lambda batch: classifier.score(batch).probability, images, labels, threshold, workers=workers)
+    rows = stress.table(
+        lambda batch: classifier.score(batch).probability, images, labels, probabilities, threshold, workers=workers
+    )
     examples = saliency.examples(labels, probabilities, threshold)
     strangest = np.argsort(-answers.unfamiliarity, kind="stable")[:8]
     report = build_report(

@@ -51,11 +51,12 @@ def table(
     predict: Callable[[Pixels], NDArray[np.float64]],
     images: Pixels,
     labels: NDArray[np.int64],
+    unchanged: NDArray[np.float64],
     threshold: float,
     batch_size: int = 64,
     workers: int = 1,
 ) -> list[StressRow]:
-    """Score a classifier on the unchanged images, then under each of `SHIFTS`.
+    """Compare what a classifier says of the unchanged images with what it says under each of `SHIFTS`.
 
     The random draws of a shift depend only on the image, not on order or batches. Each worker holds one batch of
     changed images at a time.
@@ -64,6 +65,7 @@ def table(
         predict: maps uint8 (n, 224, 224, 3) to probabilities of malignancy, float (n,).
         images: uint8 (N, 224, 224, 3), may be a memory map.
         labels: int (N,), 1 is malignant.
+        unchanged: float (N,), what it predicts for the images as they are.
         threshold: images with this probability or a higher one are classified as malignant.
         batch_size: images per call of `predict`.
         workers: threads, each with one batch at a time; let torch use one thread, so that they do not compete.
@@ -79,7 +81,6 @@ def table(
         return np.concatenate(list(pool.map(predict_batch, range(0, len(images), batch_size))))
 
     with ThreadPoolExecutor(workers) as pool:
-        unchanged = predict_shifted(lambda image: image)
         shifted = {name: predict_shifted(shift) for name, shift in SHIFTS.items()}
     before = auroc(labels, unchanged)
     return [

@@ -33,7 +33,7 @@ _RECORDING = {"start", "train", "register", "end"}  # steps that write to MLflow
 
 
 def prepare() -> None:
-    """Prepare what Metaflow takes from the machine: the user's name, home and cache, and files that it can read."""
+    """Prepare what Metaflow takes from the machine: the user's name, home and cache, and places that it can use."""
     config.ensure_home()
     if get_username() is None:
         os.environ["USERNAME"] = _user_name()
@@ -42,6 +42,14 @@ def prepare() -> None:
     if filecache.CLIENT_CACHE_PATH == "/tmp/metaflow_client":  # noqa: S108 (what is replaced)
         own = os.path.join(tempfile.gettempdir(), f"metaflow_client-{os.getuid()}")
         filecache.CLIENT_CACHE_PATH = os.environ["METAFLOW_CLIENT_CACHE_PATH"] = own
+    local = {os.environ.get("METAFLOW_DEFAULT_DATASTORE"), *sys.argv}.isdisjoint({"s3", "--datastore=s3"})
+    chosen = os.environ.get("METAFLOW_DATASTORE_SYSROOT_LOCAL")
+    existing = any((folder / ".metaflow").is_dir() for folder in (Path.cwd(), *Path.cwd().parents))
+    if {"run", "resume"} & set(sys.argv) and local and not (chosen or existing or os.access(".", os.W_OK)):
+        sys.exit(
+            f"Error: The folder {Path.cwd()} cannot be written; start in another one, or set "
+            "METAFLOW_DATASTORE_SYSROOT_LOCAL to a folder for the results."
+        )
     # Metaflow shows a traceback for a config in another encoding, and its own sentence for one that it cannot open.
     for option, name, path in zip(sys.argv, sys.argv[1:], sys.argv[2:], strict=False):
         if option == "--config" and os.path.isfile(path):
