@@ -14,6 +14,7 @@ Files in the cache:
 What is damaged there is noticed, and made again by the next `prepare`.
 """
 
+import errno
 import fcntl
 import hashlib
 import io
@@ -201,24 +202,27 @@ def _downloaded(cache: Store, folder: str, n_images: int, checksums: list[int], 
     What the copy has is told by the checksums: after a process was killed, the next one goes on from there.
     """
     path = private_folder() / f"{Path(folder).name}.images"
-    with _lock(path.with_suffix(".lock")), path.open("a+b"), path.open("r+b") as file:
+
+    def fetch(number: int) -> None:
+        for _ in range(RETRIES):  # the network may have changed a bit
+            data = cache.read(_block_key(folder, number))
+            if len(data) == _block(images, number).nbytes and zlib.crc32(data) == checksums[number]:
+                # Not through the memory map, where a full disk ends the process.
+                if os.pwrite(file.fileno(), data, number * BLOCK * SIDE * SIDE * 3) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                return
+        raise ValueError(f"block {number} has other bytes than were written")
+
+    with _lock(path.with_suffix(".lock")):
         try:
-            is_new = file.seek(0, io.SEEK_END) == 0
-            file.truncate(n_images * SIDE * SIDE * 3)
-            images = _mapped(path, n_images)
-            missing = blocks if is_new else _wrong_blocks(images, checksums, blocks)
-
-            def fetch(number: int) -> None:
-                for _ in range(RETRIES):  # the network may have changed a bit
-                    data = cache.read(_block_key(folder, number))
-                    if len(data) == _block(images, number).nbytes and zlib.crc32(data) == checksums[number]:
-                        # Not through the memory map, where a full disk ends the process.
-                        os.pwrite(file.fileno(), data, number * BLOCK * SIDE * SIDE * 3)
-                        return
-                raise ValueError(f"block {number} has other bytes than were written")
-
-            for _ in map_ahead(fetch, missing, _DOWNLOADS):
-                pass
+            is_new = not path.exists()
+            path.touch()
+            with path.open("r+b") as file:
+                file.truncate(n_images * SIDE * SIDE * 3)
+                images = _mapped(path, n_images)
+                missing = blocks if is_new else _wrong_blocks(images, checksums, blocks)
+                for _ in map_ahead(fetch, missing, _DOWNLOADS):
+                    pass
         except OSError as error:
             raise StorageError(f"{path} cannot be written ({error.strerror}); make room there.") from error
     return images

@@ -1,11 +1,18 @@
 """A disk that is full stops a run with one clear error, and the run resumes when there is room again."""
 
 import subprocess
+import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from skinlib.data.images import decode
+from skinlib.data.listing import list_images
+from skinlib.data.packing import open_packed, prepare
+from skinlib.data.storage import open_store
+from skinlib.errors import StorageError
 from tests.flow.conftest import Place, sweep, wait_for
 from tests.flow.test_break import mlflow_runs
 
@@ -56,3 +63,25 @@ def test_a_disk_that_is_full_in_training(place: Place, tiny_images: Path) -> Non
     children, parents = mlflow_runs(place)
     assert parents == ["FINISHED"]
     assert [(status, steps) for status, steps in children.values()] == [("FINISHED", list(range(1, 31)))]
+
+
+def test_a_disk_that_is_full_at_the_download(
+    tmp_path: Path, bucket: str, tiny_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"s3://{bucket}/root", create=True)
+    manifest = prepare(list_images(str(tiny_images)), store)
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    try:
+        monkeypatch.setattr(tempfile, "tempdir", str(small))
+        with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\); make room there"):
+            open_packed(store, manifest.hash)
+        resize(small, 100)
+        images = open_packed(store, manifest.hash).images
+        assert [zlib.crc32(image.tobytes()) for image in images] == [
+            zlib.crc32(decode((tiny_images / key).read_bytes()).tobytes()) for key in manifest.keys
+        ]
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
