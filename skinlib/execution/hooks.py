@@ -15,6 +15,7 @@ from metaflow import FlowMutator, FlowSpec, Run, get_metadata, user_step_decorat
 from metaflow._vendor import click
 from metaflow.client import filecache
 from metaflow.exception import MetaflowException
+from metaflow.metaflow_config import DATASTORE_SYSROOT_LOCAL, DEFAULT_DATASTORE
 from metaflow.user_decorators.mutable_flow import MutableFlow
 from metaflow.user_decorators.mutable_step import MutableStep
 from metaflow.util import get_username
@@ -42,10 +43,10 @@ def prepare() -> None:
     if filecache.CLIENT_CACHE_PATH == "/tmp/metaflow_client":  # noqa: S108 (what is replaced)
         own = os.path.join(tempfile.gettempdir(), f"metaflow_client-{os.getuid()}")
         filecache.CLIENT_CACHE_PATH = os.environ["METAFLOW_CLIENT_CACHE_PATH"] = own
-    local = {os.environ.get("METAFLOW_DEFAULT_DATASTORE"), *sys.argv}.isdisjoint({"s3", "--datastore=s3"})
-    chosen = os.environ.get("METAFLOW_DATASTORE_SYSROOT_LOCAL")
+    elsewhere = DATASTORE_SYSROOT_LOCAL or not {DEFAULT_DATASTORE, *sys.argv}.isdisjoint({"s3", "--datastore=s3"})
     existing = any((folder / ".metaflow").is_dir() for folder in (Path.cwd(), *Path.cwd().parents))
-    if {"run", "resume"} & set(sys.argv) and local and not (chosen or existing or os.access(".", os.W_OK)):
+    if {"run", "resume"} & set(sys.argv) and not (elsewhere or existing or os.access(".", os.W_OK)):
+        # Metaflow shows a traceback.
         sys.exit(
             f"Error: The folder {Path.cwd()} cannot be written; start in another one, or set "
             "METAFLOW_DATASTORE_SYSROOT_LOCAL to a folder for the results."
