@@ -16,7 +16,7 @@ class Table:
 
     Attributes:
         name: Of the markers around its place on the page, `<!-- NAME -->` and `<!-- end of NAME -->`.
-        packages: Those whose versions matter.
+        packages: The packages whose versions are printed.
         hardware: The device if it is not the CPU.
     """
 

@@ -16,8 +16,8 @@ Points = NDArray[np.float32]  # (K, 4): x and y in pixels, size in pixels, angle
 Descriptors = NDArray[np.uint8]  # (K, 128): square roots of SIFT's values, of norm 255
 
 KEPT = 500  # features per image, the strongest
-# SIFT describes this many, of which some lie in the dark frame. To describe all 1,700 takes 1.6 times as long, and
-# finds one more of the 218 public pairs with an equal lesion_id.
+# The number of features that SIFT describes; those in the dark frame are dropped. Describing all 1,700 takes 1.6 times
+# as long and finds only one more of the 218 public pairs with an equal lesion_id.
 _DESCRIBED = 700
 _DARK = 25  # grey levels: the frame that a dermatoscope leaves has no features
 _FRAME = 9  # pixels around the dark frame that its edge affects

@@ -400,7 +400,8 @@ def _publish(cache: Store, path: Path, manifest: Manifest, checksums: list[int])
         etags = _etags(cache, folder)
     # The hash does not cover the traces, which say how the files were saved.
     checks = {"checksums": checksums, "etags": etags, "traces_digest": digest(manifest.traces)}
-    columns = {of.name: getattr(replace(manifest, rejected=()), of.name) for of in fields(manifest)}
+    kept = replace(manifest, rejected=())
+    columns = {of.name: getattr(kept, of.name) for of in fields(kept)}
     cache.write(f"{folder}/manifest.json", json.dumps({**columns, **checks}).encode())
 
 

@@ -43,14 +43,8 @@ def prepare() -> None:
     if filecache.CLIENT_CACHE_PATH == "/tmp/metaflow_client":  # noqa: S108 (what is replaced)
         own = os.path.join(tempfile.gettempdir(), f"metaflow_client-{os.getuid()}")
         filecache.CLIENT_CACHE_PATH = os.environ["METAFLOW_CLIENT_CACHE_PATH"] = own
-    elsewhere = DATASTORE_SYSROOT_LOCAL or not {DEFAULT_DATASTORE, *sys.argv}.isdisjoint({"s3", "--datastore=s3"})
-    existing = any((folder / ".metaflow").is_dir() for folder in (Path.cwd(), *Path.cwd().parents))
-    if {"run", "resume"} & set(sys.argv) and not (elsewhere or existing or os.access(".", os.W_OK)):
-        # Metaflow shows a traceback.
-        sys.exit(
-            f"Error: The folder {Path.cwd()} cannot be written; start in another one, or set "
-            "METAFLOW_DATASTORE_SYSROOT_LOCAL to a folder for the results."
-        )
+    if {"run", "resume"} & set(sys.argv):
+        _check_folder()
     # Metaflow shows a traceback for a config in another encoding, and its own sentence for one that it cannot open.
     for option, name, path in zip(sys.argv, sys.argv[1:], sys.argv[2:], strict=False):
         if option == "--config" and os.path.isfile(path):
@@ -58,6 +52,17 @@ def prepare() -> None:
                 config.read_text(Path(path), f"{name} config")
             except ConfigError as error:
                 sys.exit(f"Error: {error}")
+
+
+def _check_folder() -> None:
+    """End with a sentence if a run cannot keep its results below the working directory; Metaflow shows a traceback."""
+    elsewhere = DATASTORE_SYSROOT_LOCAL or not {DEFAULT_DATASTORE, *sys.argv}.isdisjoint({"s3", "--datastore=s3"})
+    existing = any((folder / ".metaflow").is_dir() for folder in (Path.cwd(), *Path.cwd().parents))
+    if not (elsewhere or existing or os.access(".", os.W_OK)):
+        sys.exit(
+            f"Error: The folder {Path.cwd()} cannot be written; start in another one, or set "
+            "METAFLOW_DATASTORE_SYSROOT_LOCAL to a folder for the results."
+        )
 
 
 def _user_name() -> str:

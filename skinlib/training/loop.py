@@ -169,7 +169,7 @@ def _set_up(slot: Slot) -> Setting:
 
 
 def _fits(n_images: int, size: int, slot: Slot, is_retry: bool) -> bool:
-    """Return whether images may be kept in memory, of which they must leave half free; say so if they may not."""
+    """Return whether to keep the images in memory, which they may fill by half; print a message if not."""
     if is_retry:
         print(
             "An earlier attempt ended without a result. If it was killed for lack of memory (exit code 137), raise "

@@ -33,7 +33,7 @@ class Slot:
 
 
 def cpu_slots(branches: int) -> list[Slot]:
-    """Divide the cores among the branches of a run, or among as many of them as fit into memory at once.
+    """Divide the cores among the branches of a run, but make no more slots than the memory allows.
 
     The division depends on their number only, not on which of them run: otherwise the threads of a branch, and so
     the last bits of its result, would be a matter of chance.

@@ -65,7 +65,7 @@ def running(folder: Path) -> Iterator[S3Server]:
     try:
         yield server
     finally:
-        process.kill()  # SIGTERM takes seconds, and nobody needs the data
+        process.kill()  # SIGTERM would take seconds, and the data is not needed any more
         process.wait()
 
 
