@@ -15,6 +15,7 @@ from skinlib.data.storage import open_store
 from skinlib.errors import StorageError
 from tests.flow.conftest import Place, sweep, wait_for
 from tests.flow.test_break import mlflow_runs
+from tests.torture.disks import mounted
 
 
 def resize(folder: Path, megabytes: int) -> None:
@@ -24,13 +25,8 @@ def resize(folder: Path, megabytes: int) -> None:
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     """A place on a disk of its own, at first of 2 GB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2000m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("only root can mount a small disk")
-    yield Place(folder)
-    subprocess.run(["umount", "-l", folder], check=True)
+    with mounted(tmp_path / "disk", 2000) as folder:
+        yield Place(folder)
 
 
 def used(folder: Path) -> int:
@@ -70,11 +66,7 @@ def test_a_disk_that_is_full_at_the_download(
 ) -> None:
     store = open_store(f"s3://{bucket}/root", create=True)
     manifest = prepare(list_images(str(tiny_images)), store)
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10m", "tmpfs", small], capture_output=True).returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
+    with mounted(tmp_path / "small", 10) as small:
         monkeypatch.setattr(tempfile, "tempdir", str(small))
         with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\); make room there"):
             open_packed(store, manifest.hash)
@@ -83,5 +75,3 @@ def test_a_disk_that_is_full_at_the_download(
         assert [zlib.crc32(image.tobytes()) for image in images] == [
             zlib.crc32(decode((tiny_images / key).read_bytes()).tobytes()) for key in manifest.keys
         ]
-    finally:
-        subprocess.run(["umount", "-l", small], check=True)

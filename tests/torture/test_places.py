@@ -2,24 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.flow.conftest import Place, sweep
-
-
-@contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Path]:
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("only root can mount a disk")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
+from tests.torture.disks import mounted
 
 
 def test_odd_names_no_home_and_another_time_zone(tmp_path: Path, tiny_images: Path) -> None:
@@ -34,7 +20,7 @@ def test_odd_names_no_home_and_another_time_zone(tmp_path: Path, tiny_images: Pa
 
 
 def test_a_small_disk_for_temporary_files(tmp_path: Path, tiny_images: Path) -> None:
-    with mounted(tmp_path / "small", "size=4m") as small:
+    with mounted(tmp_path / "small", 4) as small:
         place = Place(tmp_path / "place", {"TMPDIR": str(small)})
         place.folder.mkdir()
         code, output = place.flow(config=sweep(), data=tiny_images)
@@ -44,7 +30,7 @@ def test_a_small_disk_for_temporary_files(tmp_path: Path, tiny_images: Path) -> 
 
 
 def test_a_working_directory_that_cannot_be_written(tmp_path: Path, tiny_images: Path) -> None:
-    with mounted(tmp_path / "fixed", "size=4m") as fixed:
+    with mounted(tmp_path / "fixed", 4) as fixed:
         place = Place(fixed)
         place.environment()  # makes its folders
         command = place.flow_command(config=sweep(), data=tiny_images)
