@@ -132,6 +132,7 @@ class SkinLesionFlow(FlowSpec):
         """Train a trial on one fold. A divergence is a result; a killed process continues from its last checkpoint."""
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.selection import against_baselines, against_shortcut
+        from skinlib.execution import hooks
         from skinlib.execution.provenance import public_name
         from skinlib.reporting.training_card import TrainingCard
         from skinlib.tracking.runs import TrialLog
@@ -155,7 +156,8 @@ class SkinLesionFlow(FlowSpec):
             git_commit=self.git_commit,
         )
         live = TrainingCard(current.card["training"], trial, self.fold, self.n_folds)
-        with slots.take_slot(len(self.branches) if self.compute.backend == "local" else 1) as slot:
+        backend, notice = hooks.backend_of(self.compute), current.get("spot_termination_notice")
+        with slots.take_slot(len(self.branches) if backend.backend == "local" else 1) as slot:
             result = loop.train(
                 sweep.with_stored_weights(trial, store),
                 packed.images,
@@ -165,8 +167,9 @@ class SkinLesionFlow(FlowSpec):
                 np.isin(packed.manifest.column(self.sources), self.one_class_sources),
                 seed=self.seed,
                 slot=slot,
-                checkpoint=checkpoint.Checkpoint(store, key),
+                checkpoint=checkpoint.Checkpoint(store, key, notice=notice),
                 is_retry=current.retry_count > 0,
+                minutes=backend.timeout_minutes,
                 on_epoch=live.update,
                 on_checkpoint=log.send,
             )

@@ -20,13 +20,19 @@ Attributes = dict[str, str | int | dict[str, str]]  # of a Metaflow decorator
 _GPU_TYPE_LABEL, _CAPACITY_LABEL = "nvidia.com/gpu.product", "karpenter.sh/capacity-type"
 
 
-class Local(Strict):
+class _Limited(Strict):
+    timeout_minutes: int = Field(
+        24 * 60, ge=1, description="longest training of a trial; one that takes longer has failed"
+    )
+
+
+class Local(_Limited):
     """Everything on the machine that starts the flow."""
 
     backend: Literal["local"]
 
 
-class _Remote(Strict):
+class _Remote(_Limited):
     """Settings of the GPU steps that both remote backends have."""
 
     image: str | None = Field(None, min_length=1, description="container image; None is the Metaflow profile's")
@@ -34,7 +40,6 @@ class _Remote(Strict):
     memory: int = Field(16_000, ge=1000, description="MB")
     gpu: int = Field(1, ge=0, le=16, description="number of GPUs; a trial uses one")
     shared_memory: int | None = Field(None, ge=64, description="MB of /dev/shm")
-    timeout_minutes: int = Field(24 * 60, ge=1, description="limit of one attempt")
     retries: int = Field(2, ge=0, le=4, description="after a task was killed; each continues from the last checkpoint")
     environment: dict[str, str] = Field({}, description="variables of every step, such as MLFLOW_TRACKING_URI")
 

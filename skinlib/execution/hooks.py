@@ -30,6 +30,7 @@ from skinlib.training.sweep import folds_from, trials_from
 _OF_TASKS_AND_CARDS = {"step", "spin-step", "init", "batch", "kubernetes", "card"}
 _DEPLOYERS = {"argo-workflows", "step-functions"}
 _WATCHED = 64  # remote tasks at once: each has a process here, of about 100 MB
+_PREPARATION_MINUTES = 30  # of a remote task, before it trains: image, code, packed images
 _RECORDING = {"start", "train", "register", "end"}  # steps that write to MLflow
 
 
@@ -180,6 +181,11 @@ def _checked_option(context: click.Context, option: click.Option, value: Any) ->
     return value
 
 
+def backend_of(settings: Mapping[str, object]) -> backends.Backend:
+    """Return the backend of a compute config, or of SKINLIB_COMPUTE where it is set."""
+    return _backend(settings)[0]
+
+
 def _backend(settings: Mapping[str, object] | None) -> tuple[backends.Backend, dict[str, str]]:
     """Return the backend to use, and the environment variables of every step."""
     variables = {}
@@ -201,7 +207,8 @@ def _place(
         # Metaflow would take the larger of this and what the backend's decorator asks for.
         step.remove_decorator("resources")
         step.add_decorator(backend.backend, deco_kwargs=backend.gpu_attributes())
-        step.add_decorator("timeout", deco_kwargs={"minutes": backend.timeout_minutes})
+        # For what the training's own limit cannot interrupt; from the start of the container, with all its preparation.
+        step.add_decorator("timeout", deco_kwargs={"minutes": backend.timeout_minutes + _PREPARATION_MINUTES})
         # Metaflow would wait for minutes; after the loss of a spot instance there is no reason to.
         retry = {"times": backend.retries, "minutes_between_retries": 0}
         step.add_decorator("retry", deco_kwargs=retry, duplicates=step.OVERRIDE)
@@ -218,7 +225,7 @@ def check_remote(settings: Mapping[str, object]) -> None:
         ConfigError: MLflow's store is a file or a server of this machine only; or there is no image, or the job queue
             or the cluster does not answer.
     """
-    backend, _ = _backend(settings)
+    backend = backend_of(settings)
     reachability.check_tracking(backend)
     if isinstance(backend, backends.Local):
         return

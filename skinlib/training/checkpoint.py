@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -42,11 +43,13 @@ class Checkpoint:
         store: The store that holds it.
         key: Its key in the store.
         seconds: Least time between two saves.
+        notice: A file that appears when this machine will soon be taken away; from then on, every epoch is saved.
     """
 
     store: Store
     key: str
     seconds: float = CHECKPOINT_SECONDS
+    notice: str | None = None
 
     def load(self) -> TrialState | None:
         """Read the state that a killed attempt left; None if there is none or its bytes have changed."""
@@ -60,6 +63,10 @@ class Checkpoint:
             print(f"The checkpoint {self.store.url}/{self.key} is damaged; the training starts anew.", flush=True)
             return None
         return cast(TrialState, torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+
+    def is_due(self, seconds: float) -> bool:
+        """Return whether to save now, so many seconds after the last save."""
+        return seconds >= self.seconds or (self.notice is not None and os.path.exists(self.notice))
 
     def save(self, data: bytes) -> None:
         """Write a state, as `torch.save` gives it, after its SHA-256; torch itself does not notice a changed bit."""
@@ -87,7 +94,7 @@ class BackgroundSaver:
 
         if self._saving and (last or self._saving[0].done()):
             self._settle(*self._saving, last=False)
-        if not last and (self._saving or time.monotonic() - self._began < self._checkpoint.seconds):
+        if not last and (self._saving or not self._checkpoint.is_due(time.monotonic() - self._began)):
             return
         self._began = time.monotonic()
         # The bytes are a copy, which the training does not change.

@@ -7,8 +7,10 @@ same weights, to the bit, as an undisturbed one.
 
 import math
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +55,10 @@ class _Diverged(Exception):
     pass
 
 
+class _TimedOut(Exception):
+    pass
+
+
 def train(
     trial: Trial,
     images: NDArray[np.uint8],
@@ -65,6 +71,7 @@ def train(
     slot: Slot,
     checkpoint: Checkpoint,
     is_retry: bool = False,
+    minutes: float = 24 * 60,
     on_epoch: OnHistory = lambda history: None,
     on_checkpoint: OnHistory = lambda history: None,
 ) -> TrialResult:
@@ -84,38 +91,44 @@ def train(
         checkpoint: Where to keep the state.
         is_retry: An earlier attempt was killed, perhaps for lack of memory: read each batch when it is needed, however
             much memory is free.
+        minutes: The longest that this attempt may take.
         on_epoch: Called with the history after every epoch.
         on_checkpoint: Called with the history after it was saved.
 
     Returns:
-        The result; divergence and lack of memory are results, too.
+        The result; divergence, lack of memory and lack of time are results, too.
     """
     setting = _set_up(slot)
     cost = forward_flops(trial.architecture, trial.image_size) // 2
     try:
-        order, size, device = np.sort(train_index), trial.image_size, slot.device  # a memory map is read front to back
-        fit = _fits(len(order) + len(validation_index), size, slot, is_retry)
-        load = to_tensor if fit else Streamed
-        data = _Data(
-            load(images, size, device, order),
-            torch.from_numpy(labels[order]).float().to(device),
-            torch.from_numpy(image_weights(labels[order], one_class[order], trial.one_class_weight)).to(device),
-            load(images, size, device, validation_index),
-            labels[validation_index],
-        )
-        training = _Training(trial, data, seed, setting)
-        if (state := checkpoint.load()) is not None:
-            training.restore(state)
-            print(
-                f"Continuing after epoch {len(training.history)} of {trial.epochs} from the last checkpoint.",
-                flush=True,
+        with _time_limit(minutes):
+            size, device = trial.image_size, slot.device
+            order = np.sort(train_index)  # a memory map is read from front to back
+            fit = _fits(len(order) + len(validation_index), size, slot, is_retry)
+            load = to_tensor if fit else Streamed
+            data = _Data(
+                load(images, size, device, order),
+                torch.from_numpy(labels[order]).float().to(device),
+                torch.from_numpy(image_weights(labels[order], one_class[order], trial.one_class_weight)).to(device),
+                load(images, size, device, validation_index),
+                labels[validation_index],
             )
-        with saving_in_background(checkpoint, on_checkpoint) as saver:
-            while not training.ended:
-                training.run_epoch()
-                on_epoch(training.history)
-                saver.save(training.state(), last=training.ended)
-        return training.result(cost)
+            training = _Training(trial, data, seed, setting)
+            if (state := checkpoint.load()) is not None:
+                training.restore(state)
+                print(
+                    f"Continuing after epoch {len(training.history)} of {trial.epochs} from the last checkpoint.",
+                    flush=True,
+                )
+            with saving_in_background(checkpoint, on_checkpoint) as saver:
+                while not training.ended:
+                    training.run_epoch()
+                    on_epoch(training.history)
+                    saver.save(training.state(), last=training.ended)
+            return training.result(cost)
+    except _TimedOut:
+        reason = f"no result within {minutes:g} minutes; raise timeout_minutes in the compute config, or lower epochs"
+        return TrialResult("timed out", reason, setting, cost)
     except _Diverged as error:
         return TrialResult("diverged", str(error), setting, cost)
     except (RuntimeError, MemoryError) as error:
@@ -123,6 +136,22 @@ def train(
             raise
         reason = f"{error}".strip().split("\n")[0] or "the process got no more memory"
         return TrialResult("out of memory", f"{reason}; lower batch_size or image_size", setting, cost)
+
+
+@contextmanager
+def _time_limit(minutes: float) -> Iterator[None]:
+    """Raise `_TimedOut` inside the block after that time, even where it waits for something that never comes."""
+
+    def end(number: int, frame: object) -> None:
+        raise _TimedOut
+
+    handler, left = signal.signal(signal.SIGALRM, end), signal.alarm(math.ceil(60 * minutes))
+    try:
+        yield
+    finally:
+        # A process has one alarm: Metaflow's @timeout had set it.
+        signal.signal(signal.SIGALRM, handler)
+        signal.alarm(left)
 
 
 def learning_rate(trial: Trial, step: int, steps: int) -> float:

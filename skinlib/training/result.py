@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from skinlib.data.split import Fold, out_of_fold
 
-Status = Literal["finished", "diverged", "out of memory"]
+Status = Literal["finished", "diverged", "out of memory", "timed out"]
 
 
 class Epoch(TypedDict):

@@ -60,7 +60,7 @@ def test_without_a_gpu_none_is_requested():
     [
         ({}, ["backend must be local or batch or kubernetes"]),
         ({"backend": "slurm"}, ["backend must be local or batch or kubernetes"]),
-        ({"backend": "local", "gpu": 1}, ["gpu is unknown", "known keys are backend"]),
+        ({"backend": "local", "gpu": 1}, ["gpu is unknown", "known keys are timeout_minutes, backend"]),
         ({"backend": "batch", "memroy": 1}, ["memroy is unknown", "did you mean memory"]),
         ({"backend": "batch", "spot": True}, ["spot is unknown"]),
         ({"backend": "batch", "memory": "16 GB"}, ["memory: ", "integer", "not '16 GB'"]),

@@ -77,7 +77,7 @@ def test_only_the_step_that_asks_for_a_gpu_runs_on_the_backend(tmp_path):
     asked = {name: train["batch"][name] for name in ("image", "queue", "gpu", "memory", "cpu")}
     assert asked == {"image": "registry/image:1", "queue": "gpus", "gpu": 2, "memory": 9000, "cpu": 4}
     assert (train["retry"]["times"], train["retry"]["minutes_between_retries"]) == (1, 0)
-    assert train["timeout"]["minutes"] == 24 * 60
+    assert train["timeout"]["minutes"] == 24 * 60 + 30
 
 
 def test_a_tag_named_like_a_deployer_changes_nothing(tmp_path):

@@ -66,6 +66,18 @@ def test_the_key_tells_runs_trials_data_and_splits_apart():
     assert all(key.startswith((checkpoint_folder("1-a") + "/", checkpoint_folder("2-b") + "/")) for key in keys)
 
 
+def test_every_epoch_is_saved_once_the_machine_will_be_taken_away(checkpoint, tmp_path):
+    saved, notice = [], tmp_path / "notice"
+    asked = replace(checkpoint, seconds=1e9, notice=str(notice))
+    with saving_in_background(asked, lambda history: saved.append(len(history))) as saver:
+        saver.save(STATE, last=False)
+    assert saved == []
+    notice.touch()
+    with saving_in_background(asked, lambda history: saved.append(len(history))) as saver:
+        saver.save(STATE, last=False)
+    assert saved == [1]
+
+
 def test_what_is_told_of_a_save_does_not_hold_up_the_training(checkpoint):
     answered, told = threading.Event(), []
 

@@ -1,5 +1,7 @@
 import math
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -204,6 +206,16 @@ def test_a_divergence_is_a_result_with_a_reason(run):
     assert result.status == "diverged"
     assert "lower learning_rate" in result.reason
     assert math.isnan(result.validation_auroc)
+
+
+def test_a_trial_that_hangs_is_a_result_with_a_reason(run):
+    handler, _ = signal.signal(signal.SIGALRM, signal.SIG_IGN), signal.alarm(100)  # as Metaflow's @timeout sets it
+    result = run(minutes=1 / 60, on_epoch=lambda history: time.sleep(100))
+    left, after = signal.alarm(0), signal.signal(signal.SIGALRM, handler)
+    assert result.status == "timed out"
+    assert result.reason.endswith("raise timeout_minutes in the compute config, or lower epochs")
+    assert left > 0
+    assert after == signal.SIG_IGN
 
 
 def test_a_lack_of_memory_is_a_result_with_a_reason(run, monkeypatch):
