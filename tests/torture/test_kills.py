@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -14,7 +15,7 @@ import pytest
 from tests.flow.conftest import Place, sweep
 from tests.flow.test_break import run_data
 
-TIMES, SECONDS = 50, 28 * 60  # how often, if the time suffices
+KILLS, SECONDS = 50, 28 * 60  # how often, if the time suffices
 SWEEP = {**sweep({}, {"learning_rate": 0.001}), "folds": 2}
 RESULT = """[
     run.data.leaderboard.drop(columns='seconds').round(12).to_csv(),
@@ -40,15 +41,17 @@ def kill(process: subprocess.Popen[str], rng: random.Random) -> str:
     return how
 
 
-def disturbed(process: subprocess.Popen[str], seconds: float, rng: random.Random) -> tuple[int, str]:
-    """Let a command work for some time, kill something of it, and wait for its end."""
+def disturbed(process: subprocess.Popen[str], seconds: float, rng: random.Random) -> tuple[int, int, str]:
+    """Let a command work for some time, kill something of it unless it has ended, and wait for its end.
+
+    Returns its exit code, the number of kills (0 or 1) and what it printed.
+    """
     time.sleep(seconds)
-    try:
-        how = kill(process, rng) if process.poll() is None else "nothing"
-    except psutil.NoSuchProcess:
-        how = "nothing"
+    how = "nothing"
+    with suppress(psutil.NoSuchProcess):
+        how = kill(process, rng) if process.poll() is None else how
     output, _ = process.communicate(timeout=900)
-    return process.returncode, f"{how} killed after {seconds:.1f} s\n{output}"
+    return process.returncode, int(how != "nothing"), f"{how} killed after {seconds:.1f} s\n{output}"
 
 
 def ended(place: Place) -> list[object]:
@@ -77,26 +80,25 @@ def test_a_run_that_is_killed_and_resumed_ends_as_if_undisturbed(
     undisturbed: tuple[list[object], float], tmp_path: Path, tiny_images: Path
 ) -> None:
     expected, length = undisturbed
-    deadline, kills = time.monotonic() + SECONDS, 0
-    for number in range(TIMES):
-        if time.monotonic() > deadline:
-            break
+    deadline, kills, number = time.monotonic() + SECONDS, 0, 0
+    while kills < KILLS and time.monotonic() < deadline:
         rng = random.Random(number)
         place = Place(tmp_path / f"{number}")
         place.folder.mkdir()
-        code, output = disturbed(start(place, tiny_images), rng.uniform(0, length), rng)
-        kills += 1
+        code, killed, output = disturbed(start(place, tiny_images), rng.uniform(0, length), rng)
+        kills += killed
         while code != 0:
             # It may have been killed before there was a run.
             process = place.start(place.resume_script) if place.run_ids() else start(place, tiny_images)
-            if rng.random() < 0.3:
-                code, more = disturbed(process, rng.uniform(0, length), rng)
-                kills += 1
+            if rng.random() < 0.8:
+                code, killed, more = disturbed(process, rng.uniform(0, length / 2), rng)
+                kills += killed
             else:
                 more, _ = process.communicate(timeout=900)
                 code = process.returncode
                 assert code == 0, f"attempt {number}\n{output}\n{more}"
             output += more
         assert ended(place) == expected, f"attempt {number}\n{output}"
-        print(f"{number + 1} runs, {kills} kills: all ended alike", flush=True)
+        number += 1
+        print(f"{number} runs, {kills} kills: all ended alike", flush=True)
     assert kills > 0
