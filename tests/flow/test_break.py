@@ -7,7 +7,6 @@ import signal
 
 import mlflow
 import numpy as np
-import psutil
 
 from skinlib.data.packing import open_packed
 from skinlib.data.storage import open_store
@@ -73,21 +72,6 @@ def same(first, second):
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_a_killed_branch_goes_on_from_its_checkpoint(place, tiny_images):
-    flow = place.start(*place.flow_command(config=sweep(LONG), data=tiny_images))
-    wait_for(place.checkpoints, flow)
-    (branch,) = place.steps("train")
-    branch.kill()
-    output, _ = flow.communicate(timeout=900)
-    assert flow.returncode == 0, output
-    assert "from the last checkpoint" in output
-    assert "An earlier attempt ended without a result." in output
-    assert same(run_data(place, "run.data.weights"), uninterrupted(place))
-    trials, parents = mlflow_runs(place)
-    assert parents == ["FINISHED"]
-    assert list(trials.values()) == [("FINISHED", list(range(1, LONG["epochs"] + 1)))]
-
-
 def test_a_killed_flow_is_resumed_and_nothing_finished_is_done_again(place, tiny_images):
     flow = place.start(*place.flow_command(config=sweep({"epochs": 2}, LONG), data=tiny_images))
     # One branch has ended and the other is on its way; which is which depends on how many slots are free.
@@ -108,22 +92,6 @@ def test_a_killed_flow_is_resumed_and_nothing_finished_is_done_again(place, tiny
     trials, parents = mlflow_runs(place)
     assert parents == ["FINISHED"]
     assert sorted(trials.values()) == [("FINISHED", [1, 2]), ("FINISHED", list(range(1, LONG["epochs"] + 1)))]
-
-
-def test_a_scheduler_that_was_killed_alone_leaves_branches_that_resume_stops(place, tiny_images):
-    flow = place.start(*place.flow_command(config=sweep({"epochs": 1000}), data=tiny_images))
-    wait_for(place.checkpoints, flow)
-    (branch,) = place.steps("train")
-    flow.kill()
-    flow.wait()
-    resume = place.start(place.resume_script, place.run_ids()[-1])
-    lines = [resume.stdout.readline() for _ in range(4)]
-    assert f"Run {place.run_ids()[-1]} of tester, started" in lines[0]
-    assert f"still working: process {branch.pid}" in lines[1]
-    assert f"Stopping process {branch.pid}" in lines[2]
-    assert not branch.is_running() or branch.status() == psutil.STATUS_ZOMBIE
-    os.killpg(resume.pid, signal.SIGKILL)
-    resume.communicate()
 
 
 def test_a_run_that_still_works_is_not_resumed(place, tiny_images):

@@ -1,4 +1,4 @@
-"""A run with folds that is killed at random moments, resumed, and perhaps killed again, ends as if undisturbed."""
+"""Runs that are killed, at random moments or at the worst one, and resumed, end as if undisturbed."""
 
 import os
 import random
@@ -12,8 +12,8 @@ import mlflow
 import psutil
 import pytest
 
-from tests.flow.conftest import Place, sweep
-from tests.flow.test_break import run_data
+from tests.flow.conftest import Place, sweep, wait_for
+from tests.flow.test_break import LONG, mlflow_runs, run_data, same, uninterrupted
 
 KILLS, SECONDS = 50, 28 * 60  # how often, if the time suffices
 SWEEP = {**sweep({}, {"learning_rate": 0.001}), "folds": 2}
@@ -102,3 +102,36 @@ def test_a_run_that_is_killed_and_resumed_ends_as_if_undisturbed(
         number += 1
         print(f"{number} runs, {kills} kills: all ended alike", flush=True)
     assert kills > 0
+
+
+def test_a_killed_branch_goes_on_from_its_checkpoint(tmp_path: Path, tiny_images: Path) -> None:
+    place = Place(tmp_path)
+    flow = place.start(*place.flow_command(config=sweep(LONG), data=tiny_images))
+    wait_for(place.checkpoints, flow)
+    (branch,) = place.steps("train")
+    branch.kill()
+    output, _ = flow.communicate(timeout=900)
+    assert flow.returncode == 0, output
+    assert "from the last checkpoint" in output
+    assert "An earlier attempt ended without a result." in output
+    assert same(run_data(place, "run.data.weights"), uninterrupted(place))
+    trials, parents = mlflow_runs(place)
+    assert parents == ["FINISHED"]
+    assert list(trials.values()) == [("FINISHED", list(range(1, LONG["epochs"] + 1)))]
+
+
+def test_a_scheduler_that_was_killed_alone_leaves_branches_that_resume_stops(tmp_path: Path, tiny_images: Path) -> None:
+    place = Place(tmp_path)
+    flow = place.start(*place.flow_command(config=sweep({"epochs": 1000}), data=tiny_images))
+    wait_for(place.checkpoints, flow)
+    (branch,) = place.steps("train")
+    flow.kill()
+    flow.wait()
+    resume = place.start(place.resume_script, place.run_ids()[-1])
+    lines = [resume.stdout.readline() for _ in range(4)]
+    assert f"Run {place.run_ids()[-1]} of tester, started" in lines[0]
+    assert f"still working: process {branch.pid}" in lines[1]
+    assert f"Stopping process {branch.pid}" in lines[2]
+    assert not branch.is_running() or branch.status() == psutil.STATUS_ZOMBIE
+    os.killpg(resume.pid, signal.SIGKILL)
+    resume.communicate()

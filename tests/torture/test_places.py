@@ -1,10 +1,17 @@
-"""Odd places: names with spaces, no home directory, another time zone, small and read-only disks."""
+"""Odd places: names with spaces, no home directory, another time, small and read-only disks, no shared memory."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.flow.conftest import Place, sweep
+import pytest
+
+from skinlib.data.listing import list_images
+from skinlib.data.packing import open_packed, prepare
+from skinlib.data.storage import open_store
+from tests.flow.conftest import Place, sweep, wait_for
+from tests.flow.test_break import mlflow_runs
+from tests.servers.s3 import S3Server
 from tests.torture.disks import mounted
 
 
@@ -17,6 +24,23 @@ def test_odd_names_no_home_and_another_time_zone(tmp_path: Path, tiny_images: Pa
     process = place.launch([*command, sys.executable, *place.flow_command(config=sweep(), data=images)])
     code, output = place.finish(process, seconds=900)
     assert code == 0, output
+
+
+def test_keys_as_long_as_s3_allows(s3_server: S3Server, bucket: str, tiny_images: Path, tmp_path: Path) -> None:
+    names = sorted(path.relative_to(tiny_images).as_posix() for path in tiny_images.glob("*/*/*.jpg"))
+    for name in names:
+        folder, _, file = f"images/{name}".rpartition("/")
+        room = 1024 - len(f"{folder}//{file}".encode())
+        # A folder of at most 255 bytes for every 256 of the room.
+        filling = "/".join(["Ä b" + "x" * 251] * (room // 256))
+        filling += "/" + "y" * (room - len(filling.encode()) - 1)
+        key = f"{folder}/{filling}/{file}"
+        assert len(key.encode()) == 1024
+        s3_server.client.upload_file(str(tiny_images / name), bucket, key)
+    manifest = prepare(list_images(f"s3://{bucket}/images"), open_store(f"s3://{bucket}/root", create=True))
+    direct = prepare(list_images(str(tiny_images)), open_store(str(tmp_path), create=True))
+    assert sorted(manifest.sha256) == sorted(direct.sha256)
+    assert open_packed(open_store(f"s3://{bucket}/root"), manifest.hash).images.shape == (len(names), 224, 224, 3)
 
 
 def test_a_small_disk_for_temporary_files(tmp_path: Path, tiny_images: Path) -> None:
@@ -39,3 +63,38 @@ def test_a_working_directory_that_cannot_be_written(tmp_path: Path, tiny_images:
         assert code != 0
         assert f"The folder {fixed} cannot be written; start in another one" in output
         assert "Traceback" not in output
+
+
+def test_no_shared_memory(tmp_path: Path, tiny_images: Path) -> None:
+    place = Place(tmp_path)
+    without = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o ro tmpfs /dev/shm && exec "$@"', "sh"]
+    process = place.launch([*without, sys.executable, *place.flow_command(config=sweep(), data=tiny_images)])
+    code, output = place.finish(process, seconds=900)
+    assert code == 0, output
+
+
+def test_a_clock_that_jumps(tmp_path: Path, tiny_images: Path) -> None:
+    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+    if library is None:
+        pytest.skip("Debian's package faketime is not installed")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    place = Place(
+        tmp_path,
+        {
+            "LD_PRELOAD": str(library),
+            "FAKETIME_TIMESTAMP_FILE": str(clock),
+            "FAKETIME_NO_CACHE": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        },
+    )
+    flow = place.start(*place.flow_command(config=sweep({"epochs": 30}), data=tiny_images))
+    wait_for(place.checkpoints, flow)
+    clock.write_text("-3h")
+    wait_for(lambda: place.steps("select"), flow)
+    clock.write_text("+400d")
+    code, output = place.finish(flow, seconds=900)
+    assert code == 0, output
+    children, parents = mlflow_runs(place)
+    assert parents == ["FINISHED"]
+    assert list(children.values()) == [("FINISHED", list(range(1, 31)))]
