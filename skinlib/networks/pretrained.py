@@ -26,13 +26,18 @@ def load_pretrained(weights: str, architecture: str) -> dict[str, torch.Tensor] 
         return None
     if weights == "imagenet":
         published = torchvision.models.get_model_weights(architecture).IMAGENET1K_V1
+        # torchvision would load a file in its cache without a check of its hash, and as a pickle that may run code.
+        path = Path(torch.hub.get_dir(), "checkpoints", Path(published.url).name)
         try:
-            return dict(published.get_state_dict(progress=False, check_hash=True))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                torch.hub.download_url_to_file(published.url, str(path), progress=False)
         except OSError as error:
             raise ConfigError(
                 f"ImageNet weights cannot be downloaded from {published.url} ({error}); "
                 "download the file on another machine and set `weights` to its path."
             ) from error
+        weights = str(path)
     path = check_weights_file(weights)
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
