@@ -15,6 +15,7 @@ from metaflow import FlowMutator, FlowSpec, Run, get_metadata, user_step_decorat
 from metaflow._vendor import click
 from metaflow.client import filecache
 from metaflow.exception import MetaflowException
+from metaflow.extension_support import EXT_EXCLUDE_SUFFIXES
 from metaflow.metaflow_config import DATASTORE_SYSROOT_LOCAL, DEFAULT_DATASTORE
 from metaflow.user_decorators.mutable_flow import MutableFlow
 from metaflow.user_decorators.mutable_step import MutableStep
@@ -44,6 +45,9 @@ def prepare() -> None:
     if filecache.CLIENT_CACHE_PATH == "/tmp/metaflow_client":  # noqa: S108 (what is replaced)
         own = os.path.join(tempfile.gettempdir(), f"metaflow_client-{os.getuid()}")
         filecache.CLIENT_CACHE_PATH = os.environ["METAFLOW_CLIENT_CACHE_PATH"] = own
+    # Metaflow adds every other file of skinlib to the code of a run, such as .env.
+    package = Path(config.__file__).parent
+    EXT_EXCLUDE_SUFFIXES.extend(path.name for path in package.rglob("*") if path.suffix not in (".py", ".html"))
     if {"run", "resume"} & set(sys.argv):
         _check_folder()
     # Metaflow shows a traceback for a config in another encoding, and its own sentence for one that it cannot open.
