@@ -1,5 +1,12 @@
 """Errors that a user can act on: each message is one sentence that says what, where and what to do next."""
 
+import re
+
+
+def without_credentials(text: str) -> str:
+    """Remove user, password and query from every URL in a text; a password may have a slash in it."""
+    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"://(?:[^/\s]*|[^/\s:]*:(?!\d+/)\S*)@", "://", text))
+
 
 class SkinlibError(Exception):
     """Base of every error that skinlib raises on purpose."""

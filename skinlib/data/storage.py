@@ -29,7 +29,7 @@ from urllib.request import url2pathname
 from obstore.exceptions import BaseError, GenericError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import LocalStore, S3Store
 
-from skinlib.errors import StorageError, UnreadableError
+from skinlib.errors import StorageError, UnreadableError, without_credentials
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -238,7 +238,8 @@ class Store:
             yield
         except (BaseError, OSError, ValueError) as error:
             anonymous = isinstance(self._backend, S3Store) and str(self._backend.config.get("skip_signature")) == "true"
-            raise _explain(error, f"{self.url}/{key}" if key else self.url, verb, anonymous) from error
+            # Without the cause, whose message may contain the password of an endpoint.
+            raise _explain(error, f"{self.url}/{key}" if key else self.url, verb, anonymous) from None
 
 
 def open_store(url: str, *, create: bool = False, endpoint_url: str | None = None) -> Store:
@@ -386,8 +387,8 @@ def _open_s3(location: str, create: bool, endpoint_url: str | None) -> Store:
     except (BotoCoreError, ClientError, ValueError) as error:
         if anonymous and not chosen_anonymous and _code_and_message(error)[0] in ("AccessDenied", "403", "401"):
             advice = f"There are no AWS credentials for {url}, and it is not public; {AWS_CREDENTIALS_ADVICE}."
-            raise StorageError(advice) from error
-        raise _explain(error, url, "opened", anonymous) from error
+            raise StorageError(advice) from None
+        raise _explain(error, url, "opened", anonymous) from None
     if prefix and not create and "Contents" not in answer:
         raise StorageError(f"There is nothing below {url}/; correct the prefix or upload the data first.")
 
@@ -557,7 +558,8 @@ def _reason(error: Exception, verb: str, anonymous: bool) -> str:
         return f"the server says {code}: {message}"
     if re.search(r"kind: (Timeout|Connect|Request)|timeout on endpoint|connect to the endpoint", text):
         return "no answer from the server after several attempts; check the network and AWS_ENDPOINT_URL"
+    if re.match("(Custom|Invalid) endpoint", text):
+        return "AWS_ENDPOINT_URL is not an address of S3; write it as https://host:port"
     if "Invalid bucket name" in text:
         return _REASONS["InvalidBucketName"]
-    first = " ".join(text.split("\n\nDebug source")[0].split()).rstrip(".")
-    return re.sub(r"//[^/@\s]*@", "//", first)  # an endpoint's URL may contain a password
+    return without_credentials(" ".join(text.split("\n\nDebug source")[0].split())).rstrip(".")

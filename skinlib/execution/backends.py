@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from skinlib.config import Strict, explain, parse, read_text
-from skinlib.errors import ConfigError
+from skinlib.errors import ConfigError, without_credentials
 
 _SECRET = re.compile(
     r"PASSWORD|PASSWD|SECRET|CREDENTIAL|PRIVATE|API_?KEY|ACCESS_?KEY|(^|_)(PASS|PWD|TOKEN|AUTH|AUTHORIZATION)(_|$)",
@@ -55,7 +55,7 @@ class _Remote(_Limited):
     @classmethod
     def _public(cls, environment: dict[str, str]) -> dict[str, str]:
         for name, value in environment.items():
-            if _SECRET.search(name) or re.search(r"//[^/\s]*@", value):
+            if _SECRET.search(name) or without_credentials(value) != value:
                 raise ValueError(
                     f"the value of {name} looks like a secret, and a config is stored with every run; pass "
                     "it to the tasks through the job's role, Metaflow's @secrets or METAFLOW_KUBERNETES_SECRETS"

@@ -22,7 +22,7 @@ from metaflow.user_decorators.mutable_step import MutableStep
 from metaflow.util import get_username
 
 from skinlib import config, machine
-from skinlib.errors import ConfigError, SkinlibError
+from skinlib.errors import ConfigError, SkinlibError, without_credentials
 from skinlib.execution import backends, doctor, provenance, reachability
 from skinlib.execution.record import place_of, recorded
 from skinlib.training.sweep import folds_from, trials_from
@@ -121,8 +121,7 @@ class configured(FlowMutator):
                 trials = trials_from(configs["sweep"], seed=0) if configs["sweep"] is not None else []
                 _allow_branches(len(trials) * folds_from(configs["sweep"]) if trials else 0, backend)
                 for _, parameter in mutable_flow.parameters:
-                    if parameter.name.replace("-", "_") in config.RUN_OPTIONS:
-                        parameter.kwargs["callback"] = _checked_option
+                    parameter.kwargs["callback"] = _checked_option
                 if deployed and "create" in arguments and "--help" not in arguments:
                     reachability.check_deployment(str(subcommand), backend, trials)
         if deployed and (commit := provenance.git_commit()):
@@ -180,8 +179,15 @@ def _allow_branches(number: int, backend: backends.Backend) -> None:
 
 
 def _checked_option(context: click.Context, option: click.Option, value: Any) -> Any:  # click's values are untyped
+    name = str(option.name)
     with _for_metaflow():
-        config.check_run_options(**{str(option.name): value})
+        if without_credentials(str(value)) != str(value):
+            raise ConfigError(
+                f"{option.opts[0]} has a user, a password or a query in a URL, and options are stored with every run; "
+                "leave them out, and give credentials as docs/data.md says."
+            )
+        if name in config.RUN_OPTIONS:
+            config.check_run_options(**{name: value})
     return value
 
 

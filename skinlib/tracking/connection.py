@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from skinlib.config import variables
-from skinlib.errors import TrackingError
+from skinlib.errors import TrackingError, without_credentials
 
 # How long to wait while another process writes to a SQLite database. MLflow waits for 5 seconds.
 _LOCKED_SECONDS, _BRIEFLY_LOCKED_SECONDS = 60, 5
@@ -116,11 +116,6 @@ def unless_exists() -> Iterator[None]:
 def is_missing(error: MlflowException) -> bool:
     """Return whether MLflow does not know the model, version or alias that was asked for."""
     return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-
-
-def without_credentials(text: str) -> str:
-    """Remove user, password and query from every URL in a text."""
-    return re.sub(r"(://[^\s?]*)\?\S*", r"\1", re.sub(r"://[^/\s]*@", "://", text))
 
 
 def _given(recorded: str | None) -> str:

@@ -17,12 +17,12 @@ from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from skinlib.data.packing import PackedDataset
-from skinlib.errors import TrackingError
+from skinlib.errors import TrackingError, without_credentials
 from skinlib.evaluation.comparison import compare
 from skinlib.evaluation.intervals import Estimate, is_above_zero
 from skinlib.evaluation.scores import AgainstShortcut
 from skinlib.tracking import registry
-from skinlib.tracking.connection import connect, is_missing, without_credentials
+from skinlib.tracking.connection import connect, is_missing
 from skinlib.tracking.runs import RecordedRun, to_tags
 
 CHAMPION, CHALLENGER = "champion", "challenger"

@@ -22,13 +22,13 @@ from mlflow.types import ColSpec, Schema
 from numpy.typing import NDArray
 from PIL import Image
 
-from skinlib.errors import TrackingError
+from skinlib.errors import TrackingError, without_credentials
 from skinlib.evaluation.metrics import Metrics
 from skinlib.evaluation.scores import Histograms
 from skinlib.serving import classifier, source
 from skinlib.serving.served import Served, table
 from skinlib.serving.settings import ClassifierSettings
-from skinlib.tracking.connection import connect, is_missing, storing, unless_exists, without_credentials
+from skinlib.tracking.connection import connect, is_missing, storing, unless_exists
 from skinlib.tracking.requirements import pinned
 from skinlib.tracking.runs import MODEL_CARD, RecordedRun, log_metrics, open_result, to_tags
 

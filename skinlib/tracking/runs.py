@@ -13,8 +13,8 @@ from typing import TypedDict
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
-from skinlib.errors import TrackingError
-from skinlib.tracking.connection import check, connect, files_address, storing, unless_exists, without_credentials
+from skinlib.errors import TrackingError, without_credentials
+from skinlib.tracking.connection import check, connect, files_address, storing, unless_exists
 from skinlib.training.result import Epoch
 
 MODEL_CARD = "model_card.md"  # an artifact of the run that holds a result

@@ -43,6 +43,8 @@ class Trial(Strict):
     def _published(self) -> "Trial":
         if self.weights == "imagenet" and self.architecture == "resnet10":
             raise ValueError("resnet10 has no ImageNet weights; use another architecture")
+        if "://" in self.weights:
+            raise ValueError("the weights must be a file of this machine, not a URL; download it first")
         return self
 
     @property

@@ -88,6 +88,7 @@ def test_a_wrong_config_is_one_sentence_that_names_the_key(config, words):
         ("HF_TOKEN", "hunter2"),
         ("MLFLOW_TRACKING_URI", "https://ada:hunter2@mlflow.example.org"),
         ("MLFLOW_TRACKING_URI", "https://hunter2@mlflow.example.org"),
+        ("AWS_ENDPOINT_URL", "https://s3.example.org/?key=hunter2"),
         ("DB_PASS", "hunter2"),
         ("AUTHORIZATION", "Bearer hunter2"),
     ],

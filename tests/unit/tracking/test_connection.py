@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from skinlib.errors import TrackingError
+from skinlib.errors import TrackingError, without_credentials
 from skinlib.tracking import connection
 
 
@@ -89,10 +89,12 @@ def test_a_database_of_another_version_of_mlflow_is_one_sentence(
         ("sqlite:////home/ada@work/mlflow.db", "sqlite:////home/ada@work/mlflow.db"),
         ("s3://bucket/prefix", "s3://bucket/prefix"),
         ("is it a@b?", "is it a@b?"),
+        ("http://ada:s3/cret@host:5000", "http://host:5000"),
+        ("http://host:5000/a@b", "http://host:5000/a@b"),
     ],
 )
 def test_credentials_are_removed_and_nothing_else(text: str, shown: str) -> None:
-    assert connection.without_credentials(text) == shown
+    assert without_credentials(text) == shown
 
 
 @pytest.fixture
