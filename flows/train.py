@@ -65,7 +65,10 @@ class SkinLesionFlow(FlowSpec):
         self.sources = metadata.source_column(listed.metadata.names, self.source_column)
         for url in config.listed(self.elsewhere):
             listing.list_images(url, splits=("test",))
-        self.trials = {trial.key: trial.model_dump() for trial in trials}
+        # Of a weights file only the name, under which it is in the store.
+        self.trials = {
+            trial.key: {**trial.model_dump(), "weights": provenance.public_name(trial.weights)} for trial in trials
+        }
         self.branches = sweep.branches(self.trials, self.n_folds)
         self.branch_keys = list(self.branches)
         self.git_commit = provenance.git_commit()
@@ -133,7 +136,6 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.selection import against_baselines, against_shortcut
         from skinlib.execution import hooks
-        from skinlib.execution.provenance import public_name
         from skinlib.reporting.training_card import TrainingCard
         from skinlib.tracking.runs import TrialLog
         from skinlib.training import checkpoint, loop, slots, sweep
@@ -151,7 +153,7 @@ class SkinLesionFlow(FlowSpec):
             self.trial_key,
             name=self.input,
             training_key=key,
-            params={**trial.model_dump(), "weights": public_name(trial.weights), "seed": self.seed, **sizes},
+            params={**trial.model_dump(), "seed": self.seed, **sizes},
             tags={"fold": self.fold, "metaflow_task": current.pathspec, "data_hash": data_hash},
             git_commit=self.git_commit,
         )
