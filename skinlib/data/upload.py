@@ -37,6 +37,9 @@ def upload_folder(folder: Path, url: str, on_progress: Progress = silent) -> Upl
             the folder does not show it, files already copied stay there.
     """
     source, target = open_store(str(folder)), open_store(url, create=True)
+    for path in target.local_path.rglob("*") if target.local_path else ():
+        if path.is_symlink() and path.is_dir():
+            raise StorageError(f"{path} is a link, through which files elsewhere would be changed; remove it.")
     present = {item.key: item for item in target.list()}
     objects = [item for item in source.list() if not is_hidden(item.key)]
     if broken := [item for item in objects if item.problem]:
