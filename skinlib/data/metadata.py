@@ -82,7 +82,7 @@ def _parse(content: bytes, where: str, folder: str) -> Iterable[tuple[str, dict[
     """Yield key and values by column of each row."""
     try:
         table = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        heads = [name.strip() for name in next(table, [])]
+        heads = [" ".join(name.split()) for name in next(table, [])]
         if KEY_COLUMN not in heads:
             hint = "separate the columns with commas" if ";" in "".join(heads) else f"name one column {KEY_COLUMN}"
             raise DataError(f"The first line of {where} has no column {KEY_COLUMN}; {hint}.")
@@ -96,8 +96,9 @@ def _parse(content: bytes, where: str, folder: str) -> Iterable[tuple[str, dict[
                     f"Line {table.line_num} of {where} has {len(cells)} values, but the table has {len(heads)} "
                     "columns; correct it, with quotes around a value that contains a comma."
                 )
-            row = dict(zip(heads, (cell.strip() for cell in cells), strict=True))
-            yield folder + str(PurePosixPath(row[KEY_COLUMN])), row
+            # On one line, so that no value can pass for a heading or a table of a model card.
+            row = {head: " ".join(cell.split()) for head, cell in zip(heads, cells, strict=True)}
+            yield folder + str(PurePosixPath(cells[heads.index(KEY_COLUMN)].strip())), row
     except UnicodeDecodeError as error:
         raise DataError(f"{where} is not UTF-8 text; save it as UTF-8.") from error
     except csv.Error as error:

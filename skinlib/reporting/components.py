@@ -8,7 +8,6 @@ A card is `current.card["id"]`. In the modules of the cards
 """
 
 import io
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +16,7 @@ from metaflow.cards import Image, Markdown, Table
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.selection import ShortcutComparison
 from skinlib.reporting.numbers import estimate
-from skinlib.reporting.text import estimate_from, trial_gain
+from skinlib.reporting.text import estimate_from, trial_gain, without_markup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,8 +47,8 @@ def trial_gain_note(trial: ShortcutComparison) -> str:
 
 
 def markdown(text: str) -> Markdown:
-    """Show Markdown; names of files and sources in it can bring neither HTML nor scripts along."""
-    return Markdown(re.sub(r"\]\((?!https?://)", "] (", text.replace("<", "&lt;")))
+    """Show Markdown, in which names are words only."""
+    return Markdown(without_markup(text))
 
 
 def picture(figure: "Figure", file_format: str = "png") -> Image:

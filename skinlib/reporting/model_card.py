@@ -21,7 +21,7 @@ from skinlib.reporting.subgroup_tables import (
     source_rows,
     subgroup_rows,
 )
-from skinlib.reporting.text import metric
+from skinlib.reporting.text import metric, without_markup
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.training.result import TrialSummary
 from skinlib.training.trial import Trial
@@ -132,7 +132,7 @@ Commit `{origin.commit or "unknown"}`, data `{facts.data.manifest["hash"]}`, see
         _robustness(facts.stress),  # the long parts are last, since MLflow shortens a long description
         _subgroups(facts.report),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return without_markup("\n\n".join(part for part in parts if part) + "\n")
 
 
 def _data(data: DataFacts) -> str:
@@ -218,4 +218,4 @@ def _listing(values: Mapping[str, object]) -> str:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [heads, ["-"] + ["-:"] * (len(heads) - 1), *rows]
-    return "\n".join("|" + "|".join(line) + "|" for line in lines)
+    return "\n".join("|" + "|".join(cell.replace("|", "\\|") for cell in line) + "|" for line in lines)

@@ -1,6 +1,7 @@
 """Printed reports, and the words and number formats that they share with the cards."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import TYPE_CHECKING, Literal
@@ -294,6 +295,11 @@ def _finding(title: str, pairs: Pairs, limit: int) -> str:
     if len(pairs) > limit:
         lines.append(f"  and {len(pairs) - limit:,} more; --json lists all")
     return "\n".join(lines)
+
+
+def without_markup(markdown: str) -> str:
+    """Let the names in Markdown, such as those of sources, bring no HTML, links and pictures along."""
+    return re.sub(r"<(?=[a-z/!?])", "&lt;", markdown, flags=re.IGNORECASE).replace("](", "] (")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -1,8 +1,12 @@
 """The model card: it is complete, its numbers are those it was given, and it fits into MLflow's description."""
 
+import re
+from collections import Counter
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
+from markdown_it import MarkdownIt
 
 from skinlib.reporting import model_card
 from skinlib.reporting.metric_table import metric_rows
@@ -195,3 +199,15 @@ def test_card_of_an_ensemble_says_what_it_is_the_mean_of_and_where_its_threshold
         "come from the out-of-fold predictions, which are those of single networks.",
     ):
         assert words in card
+
+
+def test_names_in_the_card_are_words_only():
+    name = '<img src="x">|[a](https://example.org)|![b](https://example.org/b.png)|<script>alert(1)</script>'
+    report = deepcopy(results.report())
+    report["sources"][0]["source"] = report["subgroups"][0]["value"] = name
+    facts = replace(FACTS, verdict=name, report=report, elsewhere={name: FACTS.report})
+
+    def tags(of):
+        return Counter(re.findall(r"<(\w+)", MarkdownIt("commonmark").enable("table").render(model_card.render(of))))
+
+    assert tags(facts) == tags(replace(FACTS, elsewhere={"there": FACTS.report}))

@@ -19,8 +19,10 @@ import pytest
 from PIL import Image
 
 from skinlib.evaluation import saliency
-from skinlib.serving import server
+from skinlib.serving import page, server
+from skinlib.serving.classifier import SkinLesionClassifier
 from skinlib.serving.graph import Graph
+from skinlib.serving.served import Served
 from tests.unit import results
 
 MODEL = "models:/skin-lesion@champion"
@@ -73,6 +75,17 @@ def test_the_page_shows_model_card_and_purpose_and_may_load_nothing_from_elsewhe
     assert "<!-- " not in page
     assert "default-src 'none'; script-src 'sha256-" in headers["content-security-policy"]
     assert "://" not in page
+
+
+def test_names_bring_no_markup_into_the_page() -> None:
+    card = "<img src=x>\n\n[a](javascript:alert(1))\n\n</script><script>alert(1)</script>"
+    named = Served(
+        "models:/<img src=x>/1", results.CLASSIFIER, np.zeros(0), results.HISTOGRAMS, card, SkinLesionClassifier()
+    )
+    shown, _ = page._page(named)
+    assert "<img src=x>" not in shown
+    assert 'href="javascript' not in shown
+    assert shown.count("<script>") == 1
 
 
 def test_a_photograph_gets_the_answer_of_the_graph_its_pixels_and_a_heat_map(
