@@ -1,5 +1,6 @@
 """Scoring of a bucket: every file gets a row, a kill costs at most one part, and drift is found."""
 
+import csv
 import io
 import json
 import os
@@ -7,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import boto3
 import numpy as np
 import onnx
 import pandas as pd
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -203,6 +206,51 @@ def test_without_one_usable_image_there_is_a_table_of_reasons_and_no_verdict(tmp
     assert "1: it is not an image" in output
     assert "drift" not in output
     assert list(read(tmp_path / "scores.csv")["error"]) == ["it is not an image"]
+
+
+def test_no_cell_of_a_table_is_a_formula_and_no_name_reaches_a_shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "=1+1; touch ran;`touch ran`$(touch ran)"
+    folder.mkdir()
+    for name in (
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(1)",
+        "\t=1",
+        '",=1+1,"',
+        "\n=1",
+        "$(touch ran)",
+        "`touch ran`",
+        "; touch ran",
+    ):
+        (folder / name).write_text("no image")
+    (folder / "image.png").write_bytes(encoded(pictures(1, seed=0)[0]))
+    predict(folder.name, "scores.csv")
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 11
+    text = [cell for row in rows for column, cell in row.items() if scoring.SCHEMA.field(column).type == pa.string()]
+    assert [cell for cell in text if cell.startswith(("=", "+", "-", "@", "\t", "\r"))] == []
+    assert not list(tmp_path.rglob("ran"))
+
+
+def test_the_arrays_of_a_model_run_no_code(uri: str, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+            return Path.touch, (tmp_path / "ran",)
+
+    (seen,) = Path(uri.removeprefix("sqlite:///")).parent.rglob("seen.npy")
+    whole = seen.read_bytes()
+    try:
+        np.save(seen, np.array([Evil()], object), allow_pickle=True)
+        with pytest.raises(ValueError, match="allow_pickle=False"):
+            registry.load(MODEL)
+    finally:
+        seen.write_bytes(whole)
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
