@@ -61,6 +61,25 @@ def test_a_disk_that_is_full_in_training(place: Place, tiny_images: Path) -> Non
     assert [(status, steps) for status, steps in children.values()] == [("FINISHED", list(range(1, 31)))]
 
 
+def test_a_disk_that_is_full_under_mlflow(tmp_path: Path, tiny_images: Path) -> None:
+    place = Place(tmp_path)
+    with mounted(tmp_path / "disk", 2000) as disk:
+        place.env["MLFLOW_TRACKING_URI"] = f"sqlite:///{disk}/mlflow.db"
+        flow = place.start(*place.flow_command(config=sweep({"epochs": 30}), data=tiny_images))
+        wait_for(place.checkpoints, flow)
+        resize(disk, used(disk))
+        output, _ = flow.communicate(timeout=900)
+        print(output[-3000:])
+        assert flow.returncode != 0
+        assert "Traceback" not in output
+        resize(disk, 2000)
+        code, output = place.resume()
+        assert code == 0, output
+        children, parents = mlflow_runs(place, place.env["MLFLOW_TRACKING_URI"])
+        assert parents == ["FINISHED"]
+        assert [(status, steps) for status, steps in children.values()] == [("FINISHED", list(range(1, 31)))]
+
+
 def test_a_disk_that_is_full_at_the_download(
     tmp_path: Path, bucket: str, tiny_images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
