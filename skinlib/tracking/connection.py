@@ -6,6 +6,7 @@ directory.
 """
 
 import fcntl
+import logging
 import os
 import re
 import sqlite3
@@ -24,6 +25,8 @@ from skinlib.errors import TrackingError, without_credentials
 _LOCKED_SECONDS, _BRIEFLY_LOCKED_SECONDS = 60, 5
 # MLflow waits for four minutes, which is right at the end of a training, but too long at its start and in its epochs.
 _BRIEF = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+# It logs the traceback of each error of a database, which becomes a sentence here.
+logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: not record.exc_info)
 
 
 def check() -> str:
@@ -117,7 +120,6 @@ def is_missing(error: MlflowException) -> bool:
     """Return whether MLflow does not know the model, version or alias that was asked for."""
     return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
-
 def _given(recorded: str | None) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or recorded or "sqlite:///mlflow.db"
 
@@ -198,10 +200,14 @@ def _sentence(uri: str, error: Exception) -> str:
         )
     if text.startswith("API request to http"):
         return f"{where} does not answer; start the server, or correct MLFLOW_TRACKING_URI."
+    if "disk is full" in text:
+        return f"{where} has no room on its disk; make room there."
     if "mlflow db upgrade" in text:
         return (
             f"{where} was created by another version of MLflow; copy the database, then run "
             "`mlflow db upgrade` with its URI."
         )
-    reason = re.split(r"\s*\n|\. ", text.strip())[0].rstrip(".;:")
+    # SQLAlchemy's text has the database's own words in a line of their own.
+    words = re.search(r"^\(\w+\.\w+Error\) (.+)", text, re.MULTILINE)
+    reason = words[1] if words else re.split(r"\s*\n|\. ", text.strip())[0].rstrip(".;:")
     return f"{where} fails ({reason}); check that MLFLOW_TRACKING_URI names an MLflow 3 server or database."
