@@ -2,6 +2,7 @@
 
 - Buckets get all properties of the template, not only encryption, and their policies.
 - Bucket policies are stored but not enforced: moto ignores conditions and would refuse every request.
+- The policies of roles are kept as text, which the check of permissions reads; it checks each key of `DeleteObjects`.
 - Batch finds its service-linked role by itself, and repositories get names that ECR accepts.
 - The default of a list parameter is split, as a given value is.
 - The stack of a change set has outputs, is deleted with its resources, and rolls back if a resource fails.
@@ -10,6 +11,7 @@ python -m tests.servers.moto_server -H 127.0.0.1 -p PORT
 """
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -21,8 +23,9 @@ from moto.core.common_models import CloudFormationModel
 from moto.ec2.models.route_tables import RouteTable
 from moto.ecr.models import Repository
 from moto.iam.access_control import PermissionResult
-from moto.iam.models import iam_backends
+from moto.iam.models import Role, iam_backends
 from moto.s3.models import FakeBucket
+from moto.s3.responses import S3Response
 from moto.server import main
 
 PORT = sys.argv[-1]
@@ -98,6 +101,8 @@ load_parameters = parsing.ResourceMap.load_parameters
 create_resource = parsing.parse_and_create_resource
 create_environment = ComputeEnvironment.create_from_cloudformation_json
 execute_change_set = CloudFormationBackend.execute_change_set
+put_policy = Role.put_policy
+authorize = S3Response._authenticate_and_authorize_s3_action
 
 
 def create_whole_bucket(resource_name: str, cloudformation_json: Any, *arguments: Any, **names: Any) -> FakeBucket:
@@ -124,6 +129,16 @@ def create_environment_with_role(
 
 def create_named_repository(resource_name: str, *arguments: Any, **names: Any) -> Repository:
     return create_repository(resource_name.lower(), *arguments, **names)
+
+
+def put_policy_as_text(self: Role, policy_name: str, policy: Any) -> None:
+    put_policy(self, policy_name, policy if isinstance(policy, str) else json.dumps(policy))
+
+
+def authorize_every_key(self: S3Response, bucket_name: str | None = None, key_name: str | None = None) -> None:
+    several = self.data.get("Action") == "DeleteObject" and not key_name
+    for key in re.findall("<Key>(.*?)</Key>", self.body.decode()) if several else [key_name]:
+        authorize(self, bucket_name, key)
 
 
 def load_parameters_and_split(self: parsing.ResourceMap) -> None:
@@ -178,6 +193,8 @@ ComputeEnvironment.delete = delete_environment
 FakeBucket.create_from_cloudformation_json = create_whole_bucket
 FakeBucket.update_from_cloudformation_json = update_whole_bucket
 FakeBucket.get_permission = lambda self, action, resource: PermissionResult.NEUTRAL
+S3Response._authenticate_and_authorize_s3_action = authorize_every_key
+Role.put_policy = put_policy_as_text
 Repository.create_from_cloudformation_json = create_named_repository
 ComputeEnvironment.create_from_cloudformation_json = create_environment_with_role
 CloudFormationBackend.execute_change_set = execute_or_roll_back

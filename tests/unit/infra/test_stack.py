@@ -62,25 +62,6 @@ def test_the_queue_asks_for_spot_first_and_costs_nothing_while_idle(aws, deploye
     assert boto3.client("ec2").describe_instances()["Reservations"] == []
 
 
-def test_a_task_can_only_read_the_data_and_write_the_datastore():
-    buckets = [{"Fn::GetAtt": [name, "Arn"]} for name in BUCKETS]
-    allowed = {
-        "s3:ListBucket": buckets,
-        "s3:GetBucketLocation": buckets,
-        "s3:GetObject": [{"Fn::Sub": "${DataBucket.Arn}/*"}, {"Fn::Sub": "${DatastoreBucket.Arn}/*"}],
-        "s3:PutObject": [{"Fn::Sub": "${DatastoreBucket.Arn}/*"}],
-        "s3:DeleteObject": [{"Fn::Sub": "${DatastoreBucket.Arn}/*"}],
-        "s3:AbortMultipartUpload": [{"Fn::Sub": "${DatastoreBucket.Arn}/*"}],
-    }
-    found = {}
-    for statement in statements("JobRole"):
-        assert statement["Effect"] == "Allow"
-        for action in listed(statement["Action"]):
-            found.setdefault(action, []).extend(listed(statement["Resource"]))
-    assert found == allowed
-    assert "ManagedPolicyArns" not in RESOURCES["JobRole"]["Properties"]
-
-
 def test_only_actions_that_aws_cannot_narrow_are_allowed_on_all_resources():
     policies = [
         name
