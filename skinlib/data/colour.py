@@ -69,7 +69,9 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
             raise DataError(f"its colour profile is for {space} pixels, but its pixels are {pixels}; {_REMEDY}")
     if image.mode == "I;16" and not (transform and mode == "I;16"):  # `convert` would clip at 255
         image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    return _applied(transform, image.convert(mode)) if transform else image.convert("RGB")
+    if image.mode != (mode if transform else "RGB"):  # `convert` would copy the image
+        image = image.convert(mode if transform else "RGB")
+    return _applied(transform, image) if transform else image
 
 
 @lru_cache(maxsize=32)  # the images of a data set share a few profiles

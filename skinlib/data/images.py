@@ -62,8 +62,8 @@ def decode(data: bytes) -> NDArray[np.uint8]:
             check_format(image, data)
             profile = embedded_profile(image, data)
             image.load()
-            opaque = _opaque(ImageOps.exif_transpose(image), image)
-            return fit(np.asarray(to_srgb(opaque, profile)))
+            ImageOps.exif_transpose(image, in_place=True)  # a copy of the largest image takes 400 MB
+            return fit(np.asarray(to_srgb(_opaque(image), profile)))
     except UnidentifiedImageError:
         raise unidentified(data) from None
     except Image.DecompressionBombError:
@@ -86,13 +86,10 @@ def _check(image: Image.Image) -> None:
         raise DataError("it has several frames")
 
 
-def _opaque(image: Image.Image, opened: Image.Image) -> Image.Image:
-    """Remove an alpha channel, or raise DataError if pixels are translucent or of unknown range.
-
-    Only `opened`, the image before it was turned, still has its format and tags.
-    """
-    if image.mode.startswith("I;16") or (image.mode == "I" and opened.format == "PPM"):
-        tiff_tags = getattr(opened, "tag_v2", {})
+def _opaque(image: Image.Image) -> Image.Image:
+    """Remove an alpha channel, or raise DataError if pixels are translucent or of unknown range."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        tiff_tags = getattr(image, "tag_v2", {})
         # Pillow does not scale 12-bit pixels, and does not invert grey images in which zero is white.
         largest = 4095 if tiff_tags.get(258) in (12, (12,)) else 65535
         pixels = np.asarray(image).astype(np.uint32) * 65535 // largest
