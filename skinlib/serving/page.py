@@ -1,5 +1,6 @@
 """The page of `skinlib demo`: a photograph in; its answer, its place among the test images and a heat map out."""
 
+import asyncio
 import base64
 import hashlib
 import html
@@ -16,7 +17,6 @@ from markdown_it import MarkdownIt
 from numpy.typing import NDArray
 from PIL import Image
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -28,7 +28,7 @@ from skinlib.errors import ConfigError, DataError
 from skinlib.evaluation.saliency import heat_maps
 from skinlib.serving.classifier import SkinLesionClassifier
 from skinlib.serving.served import Served, table
-from skinlib.serving.server import MAX_BYTES, limited
+from skinlib.serving.server import MAX_BYTES, Impatient, limited
 
 HOST = "127.0.0.1"
 _TEMPLATE = Path(__file__).with_suffix(".html")
@@ -46,7 +46,7 @@ def create(served: Served) -> ASGIApp:
         if request.headers.get("origin") != f"http://{request.headers['host']}":
             return PlainTextResponse("Only this page can send photographs.", 403)
         try:
-            answered = await run_in_threadpool(answer, served.model, await request.body())
+            answered = await asyncio.to_thread(answer, served.model, await request.body())
         except DataError as error:
             return PlainTextResponse(f"This file cannot be used: {error}.", 400)
         return JSONResponse(answered, headers={"Cache-Control": "no-store"})
@@ -90,7 +90,7 @@ def listen(port: int) -> socket.socket:
 def serve(app: ASGIApp, listening: socket.socket) -> None:
     """Serve an application until Ctrl-C."""
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run([listening])
+        uvicorn.Server(uvicorn.Config(app, http=Impatient, log_level="warning")).run([listening])
 
 
 def _page(served: Served) -> tuple[str, str]:

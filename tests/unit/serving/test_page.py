@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from skinlib.evaluation import saliency
@@ -109,6 +111,28 @@ def test_a_file_that_is_no_image_is_refused_with_the_reason_in_one_sentence(
     status, text = send(port, file)
     assert status == 400
     assert re.fullmatch(rf"This file cannot be used: {reason}[^\n]*\.", text)
+
+
+STARTS = [
+    b"",
+    b"\xff\xd8\xff\xe0\x00\x10JFIF",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF89a",
+    b"II*\x00",
+    b"BM",
+    b"P6 99 99 255 ",
+    b"{",
+    b"%PDF",
+]
+
+
+@given(st.sampled_from(STARTS), st.binary(max_size=200), st.sampled_from(["image/png", "application/json", ";", ""]))
+@settings(max_examples=300, deadline=None)
+def test_any_body_is_refused_in_a_sentence(port: int, start: bytes, rest: bytes, content_type: str) -> None:
+    origin = f"http://127.0.0.1:{port}"
+    status, _, text = ask(port, "POST", start + rest, **{"Origin": origin, "Content-Type": content_type})
+    assert status == 400
+    assert re.fullmatch(r"This file cannot be used: [^\n]+\.", text)
 
 
 def test_a_file_over_the_limit_is_refused_before_it_is_read(port: int) -> None:

@@ -21,11 +21,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
+from starlette.responses import PlainTextResponse
 
 from skinlib.serving import classifier, server
 from tests.docs.commands import ROOT, blocks
 from tests.unit import results
+from tests.unit.test_fuzz import JSON
 
 OTHERS = ("MLFLOW_", "MAKE", "MFLAGS", "ORT_", "CI")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(OTHERS)}
@@ -81,8 +86,8 @@ def container(registered: Callable[[str], Path], tmp_path_factory: pytest.TempPa
     folder, port = tmp_path_factory.mktemp("image"), free_port()
     shutil.copytree(registered("one") / "model", folder, dirs_exist_ok=True)
     shutil.copy(ROOT / "skinlib/serving/server.py", folder)
-    command = [sys.executable, "-m", "uvicorn", f"--app-dir={folder}", "--factory", "server:create", f"--port={port}"]
-    with running(command, port, folder, XDG_CACHE_HOME=str(folder / "cache")):
+    code = f"import sys; sys.path.insert(0, '.'); import server; server.run('server:create', {port})"
+    with running([sys.executable, "-c", code], port, folder, XDG_CACHE_HOME=str(folder / "cache")):
         yield port
     # onnxruntime would store an identifier of this machine and report what it runs.
     assert not list(folder.glob("cache/**/deviceid"))
@@ -146,7 +151,114 @@ def test_a_request_of_unknown_length_is_refused(container: int) -> None:
         assert connection.getresponse().status == 411
 
 
-def test_a_request_without_a_usable_image_gets_status_400_with_the_reason(container: int) -> None:
-    status, answer = post(container, request([b"no image"]))
+def test_a_request_without_a_usable_image_gets_status_400_with_the_reason_and_not_its_photograph(
+    container: int,
+) -> None:
+    status, answer = post(container, request([b"no image" * 1000]))
     assert status == 400
-    assert "Image 0: it is not an image" in json.loads(answer)["message"]
+    assert json.loads(answer)["message"] == "No image can be used. Image 0: it is not an image."
+
+
+def test_large_photographs_next_to_small_ones_are_answered_up_to_a_limit(container: int) -> None:
+    large = base64.b64encode(photograph() + bytes(6_000_000)).decode()
+    files = [large, *[base64.b64encode(photograph()).decode()] * 20]
+    assert post(container, json.dumps({"inputs": {"image": files}}).encode())[0] == 200
+    refused = post(container, json.dumps({"inputs": {"image": files * 2}}).encode())
+    assert refused == (413, '{"error_code":"BAD_REQUEST","message":"Send large photographs in requests of their own."}')
+
+
+IMAGE = base64.b64encode(photograph()).decode()
+CELLS = st.sampled_from([IMAGE, IMAGE[:-2], "aaaa", "ä", "\ud800"]) | JSON
+FRAMES = st.lists(CELLS, max_size=4).flatmap(
+    lambda cells: st.sampled_from(
+        [
+            {"inputs": {"image": cells}},
+            {"inputs": cells},
+            {"instances": cells},
+            {"instances": [{"image": cell} for cell in cells]},
+            {"dataframe_records": [{"image": cell} for cell in cells]},
+            {"dataframe_records": cells},
+            {"dataframe_split": {"columns": ["image"], "data": [[cell] for cell in cells]}},
+            {"dataframe_split": cells, "params": cells},
+        ]
+    )
+)
+HOSTILE = [
+    b"",
+    b"[" * 100_000,
+    b'{"inputs":' + b"[" * 900 + b"]" * 900 + b"}",
+    b'{"inputs": ' + b"1" * 5000 + b"}",
+    b'{"inputs":[' + b"[]," * 8_000_000 + b"1]}",
+    b'{"inputs":{"image":[' + b"{}," * 8_000_000 + b"1]}}",
+    b'{"inputs":{"image":["' + b'a","' * 4_000_000 + b'"]}}',
+    b'{"inputs":{"image":["' + b"a" * 20_000_000 + b'"' + b',"a"' * 200 + b"]}}",
+    b'{"inputs":{"picture":["' + b"a" * 20_000_000 + b'"]}}',
+    b"\xc3\xa9" * 12_000_000,
+]
+TYPES = ["application/json", "application/json; charset=latin1", "text/csv", "application/vnd.apache.parquet", ";", ""]
+
+
+@given(st.binary(max_size=100) | (FRAMES | JSON).map(lambda body: json.dumps(body).encode()), st.sampled_from(TYPES))
+@settings(max_examples=300, deadline=None)
+def test_any_body_gets_an_answer_or_a_sentence(container: int, body: bytes, content_type: str) -> None:
+    status, answer = post(container, body, **{"Content-Type": content_type})
+    if status != 200:
+        assert status == 415 if not content_type.startswith("application/json") else status == 400
+        assert "\n" not in json.loads(answer)["message"]
+
+
+def test_hostile_bodies_get_a_sentence_in_seconds_and_the_server_answers_afterwards(container: int) -> None:
+    for body in HOSTILE:
+        begun = time.monotonic()
+        status, answer = post(container, body)
+        assert status in (400, 413)
+        assert len(answer) < 1100
+        assert time.monotonic() - begun < 30
+    assert post(container, request([photograph()]))[0] == 200
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a server without a model that waits for one second, and for one request at most."""
+    monkeypatch.setattr(server, "SECONDS", 1)
+    monkeypatch.setattr(server, "MAX_WAITING_BYTES", 10)
+    app = uvicorn.Server(uvicorn.Config(server.limited(PlainTextResponse("answer")), http=server.Impatient))
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as pool:
+        pool.submit(app.run, [listening])
+        yield listening.getsockname()[1]
+        app.should_exit = True
+
+
+def begin(port: int, text: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection.sendall(text.encode())
+    return connection
+
+
+HEAD = "POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+
+
+def test_slow_clients_are_cut_off_and_others_are_answered(impatient: int) -> None:
+    slow = [begin(impatient, text) for text in ("", "POST / HT", "GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /", HEAD)]
+    slow += [begin(impatient, "GET /") for _ in range(200)]
+    assert post(impatient, b"")[1] == "answer"
+    ends = []
+    for connection in slow:
+        with closing(connection), connection.makefile("rb") as answer:
+            ends.append(answer.read())
+    assert ends[:2] + ends[4:] == [b""] * 202
+    assert ends[2].endswith(b"answer")
+    assert b" 408 " in ends[3]
+    assert ends[3].endswith(b"Send the request within 1 seconds.\n")
+    assert post(impatient, b"")[1] == "answer"
+
+
+def test_more_bytes_than_fit_into_memory_are_refused_until_there_is_room(impatient: int) -> None:
+    with closing(begin(impatient, HEAD + "12345678")):
+        deadline = time.monotonic() + 10
+        while (found := post(impatient, b"123"))[0] != 503:
+            assert time.monotonic() < deadline
+        assert found[1] == "Too many requests are waiting; send it again later.\n"
+    deadline = time.monotonic() + 10
+    while post(impatient, b"123")[1] != "answer":
+        assert time.monotonic() < deadline
