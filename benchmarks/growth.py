@@ -23,7 +23,7 @@ from PIL import Image
 
 from benchmarks.duplicates import Anonymous, changed
 from benchmarks.report import Table
-from skinlib.audit import baselines, findings, shortcut, traces
+from skinlib.audit import baselines, findings, traces
 from skinlib.data import split
 from skinlib.data.listing import list_images
 from skinlib.data.packing import open_packed, prepare
@@ -68,8 +68,7 @@ def measure(folder: Path, cache: Store) -> list[tuple[str, float, int]]:
     audit = run("audit", lambda: findings.audit_images(packed, {"identical": [], "same_lesions": []}))
     folds = run("split", lambda: split.folds(manifest, audit.groups, 5, 0.15, 0))
     whole = asdict(split.whole(folds, manifest))
-    colours = run("colour baseline", lambda: shortcut.held_out(audit.colours, packed.labels, folds))
-    others = run("other baselines", lambda: baselines.held_out(packed, folds, whole, None))
+    predicted = run("baselines", lambda: baselines.held_out(packed, audit.colours, folds, whole))
     standouts = run("file traces", lambda: traces.standouts(manifest, whole["train"], None))
     examples = whole["train"][:24]
     report = (
@@ -77,12 +76,12 @@ def measure(folder: Path, cache: Store) -> list[tuple[str, float, int]]:
         audit.summary(),
         packed,
         examples,
-        {"colours": None, **dict.fromkeys(others["validation"])},
+        dict.fromkeys(predicted["validation"]),
         standouts,
         False,
     )
     run("card", lambda: data_card.show([], *report))
-    artifacts = audit.groups, audit.twins, audit.colours, packed.labels, folds, whole, colours, others, report[:2]
+    artifacts = audit.groups, audit.twins, audit.colours, packed.labels, folds, whole, predicted, report[:2]
     run.parts.append(("artifacts", 0.0, len(pickle.dumps(artifacts))))
     return run.parts
 

@@ -91,7 +91,7 @@ class SkinLesionFlow(FlowSpec):
     def ingest(self) -> None:
         """Read, verify and pack every image once, search for duplicates, and set validation images or folds aside."""
         from skinlib import progress
-        from skinlib.audit import baselines, findings, lesions, shortcut, traces
+        from skinlib.audit import baselines, findings, lesions, traces
         from skinlib.data import listing, metadata, packing, sample, split
         from skinlib.evaluation import metrics
         from skinlib.reporting import data_card
@@ -110,16 +110,11 @@ class SkinLesionFlow(FlowSpec):
         self.split = asdict(split.whole(self.folds, manifest))
         used = np.union1d(self.split["train"], self.split["validation"])
         self.one_class_sources = metadata.one_class_sources(manifest.column(self.sources)[used], self.labels[used])
-        # The colour baseline: trained and validated on the same images as the networks.
-        train, validation = self.split["train"], self.split["validation"]
-        self.shortcut = shortcut.fit(self.colours[train], self.labels[train])
-        self.shortcut_validation = shortcut.held_out(self.colours, self.labels, self.folds)
-        self.baselines = baselines.held_out(packed, self.folds, self.split, self.sources)
+        train, truths = self.split["train"], self.labels[self.split["validation"]]
+        # Trained and validated on the same images as the networks.
+        self.baselines = baselines.held_out(packed, self.colours, self.folds, self.split, self.sources)
         self.standouts = traces.standouts(manifest, train, self.sources)
-        truths, others = self.labels[validation], self.baselines["validation"]
-        scores = {
-            name: metrics.auroc(truths, of) for name, of in {"colours": self.shortcut_validation, **others}.items()
-        }
+        scores = {name: metrics.auroc(truths, of) for name, of in self.baselines["validation"].items()}
         examples = train[:: max(1, len(train) // 24)][:24]
         synthetic = self.data == "sample"
         data_card.show(
@@ -134,7 +129,7 @@ class SkinLesionFlow(FlowSpec):
     def train(self) -> None:
         """Train a trial on one fold. A divergence is a result; a killed process continues from its last checkpoint."""
         from skinlib.data.packing import open_packed
-        from skinlib.evaluation.selection import against_baselines, against_shortcut
+        from skinlib.evaluation.selection import against_baselines
         from skinlib.execution import hooks
         from skinlib.reporting.training_card import TrainingCard
         from skinlib.tracking.runs import TrialLog
@@ -175,12 +170,11 @@ class SkinLesionFlow(FlowSpec):
                 on_epoch=live.update,
                 on_checkpoint=log.send,
             )
-        here, scores = np.isin(self.split["validation"], fold["validation"]), result.validation_probabilities
-        labels, baselines = self.labels[fold["validation"]], self.baselines["validation"]
-        above = against_shortcut(labels, scores, self.shortcut_validation[here])
+        here = np.isin(self.split["validation"], fold["validation"])
+        baselines = {name: of[here] for name, of in self.baselines["validation"].items()}
+        above = against_baselines(self.labels[fold["validation"]], result.validation_probabilities, baselines)
         live.finish(result.status, result.reason, above)
-        others = against_baselines(labels, scores, {name: of[here] for name, of in baselines.items()})
-        metrics = {"best_validation_auroc": result.validation_auroc, **above, **others}
+        metrics = {"best_validation_auroc": result.validation_auroc, **above}
         log.finish(result.history, metrics, result.status, result.reason)
         # Two artifacts: `select` reads the result of every trial, but only the winner's weights.
         self.result, self.weights = result.summary(), result.weights
@@ -190,6 +184,7 @@ class SkinLesionFlow(FlowSpec):
     @step
     def select(self, inputs: list[Any]) -> None:
         """Rank the trials by validation AUROC, keep the winner's weights, and set its temperature and threshold."""
+        from skinlib.audit import shortcut
         from skinlib.evaluation import selection, threshold
         from skinlib.networks import ensemble
         from skinlib.reporting import leaderboard_card
@@ -201,13 +196,15 @@ class SkinLesionFlow(FlowSpec):
         tasks = {key: sorted((t for t in inputs if t.trial_key == key), key=lambda t: t.fold) for key in self.trials}
         results = {key: over_folds([t.result for t in of], self.folds, self.labels) for key, of in tasks.items()}
         labels, groups = (values[self.split["validation"]] for values in (self.labels, self.groups))
-        compared = self.shortcut_validation, self.baselines["validation"]
-        self.leaderboard = selection.leaderboard(self.trials, results, labels, groups, *compared)
+        baselines = self.baselines["validation"]
+        self.leaderboard = selection.leaderboard(self.trials, results, labels, groups, baselines)
         best_key = self.leaderboard["trial"][0]
         self.best_trial = {"key": best_key, **self.trials[best_key]}
         self.best_result, self.weights = results[best_key], ensemble.join([t.weights for t in tasks[best_key]])
         operation = threshold.operate(labels, self.best_result["validation_probabilities"], self.sensitivity)
-        self.classifier = settings.settings(self.best_trial, operation, self.sensitivity, self.shortcut)
+        train = self.split["train"]
+        colours = shortcut.fit(self.colours[train], self.labels[train])
+        self.classifier = settings.settings(self.best_trial, operation, self.sensitivity, colours)
         histories = {key: result["history"] for key, result in results.items()}
         reason = selection.explain_choice(self.leaderboard)
         leaderboard_card.show(current.card["leaderboard"], self.leaderboard, histories, reason)
@@ -239,7 +236,6 @@ class SkinLesionFlow(FlowSpec):
             classifier,
             packed.part(test),
             self.labels[test],
-            colours=self.colours[test],
             groups=self.groups[test],
             twins=self.twins[test],
             described=packed.manifest.described(test),
@@ -298,8 +294,8 @@ class SkinLesionFlow(FlowSpec):
             synthetic=synthetic,
             seen=packed.manifest.fingerprints[np.isin(self.groups, self.groups[used])],
         )
-        shortcut = self.test_report["all"]["shortcut"]
-        contest = promotion.Contest(packed, self.groups, test, self.test_probabilities, shortcut)
+        above = self.test_report["all"]["baselines"]["colours"]
+        contest = promotion.Contest(packed, self.groups, test, self.test_probabilities, above)
         self.promotion = promotion.decide(self.tracking, self.registered_model, self.promote, contest, current.username)
         runs.finish_run(self.tracking)
         self.next(self.end)

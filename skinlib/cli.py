@@ -152,7 +152,7 @@ def audit(url: str, group_by: str, source_column: str, as_json: bool) -> None:
     """
     import numpy as np
 
-    from skinlib.audit import baselines, findings, lesions, shortcut, traces
+    from skinlib.audit import baselines, findings, lesions, traces
     from skinlib.data import metadata
     from skinlib.data.listing import list_images
     from skinlib.data.manifest import SPLITS
@@ -162,25 +162,23 @@ def audit(url: str, group_by: str, source_column: str, as_json: bool) -> None:
     listing = list_images(url)
     groups = metadata.group_columns(listing.metadata.names, group_by)
     sources = metadata.source_column(listing.metadata.names, source_column)
-    score, others = None, {}
+    scores = {}
     with _packed(listing, as_json, max_rejected=1) as (packed, rejected, cache):
         labels, splits = packed.labels, np.array(packed.manifest.splits)
         pairs = lesions.search(packed, cache, printed("images compared", as_json))
         found = findings.audit_images(packed, pairs, groups)
-        parts = {split: np.flatnonzero(splits == split) for split in SPLITS}
-        train, test = parts["train"], parts["test"]
+        train, test = (np.flatnonzero(splits == split) for split in SPLITS)
         if len(set(labels[train])) == 2:
-            baseline = shortcut.fit(found.colours[train], labels[train])
-            score = auroc(labels[test], shortcut.probabilities(found.colours[test], baseline))
-            predicted = baselines.predictions(packed, parts, sources)["test"]
-            others = {name: auroc(labels[test], of) for name, of in predicted.items()}
+            pixels = traces.pixel_traces(packed.images)
+            predicted = baselines.predictions(train, test, packed, found.colours, pixels, sources)
+            scores = {name: auroc(labels[test], of) for name, of in predicted.items()}
         standouts = traces.standouts(packed.manifest, train, sources)
     unusable = findings.by_reason(rejected)
     if as_json:
-        scores = {"shortcut_auroc": score, "baselines": others, "traces": standouts}
-        click.echo(json.dumps({**found.summary(), **scores, "unusable": unusable}))
+        more = {"baselines": scores, "traces": standouts, "unusable": unusable}
+        click.echo(json.dumps({**found.summary(), **more}))
     else:
-        click.echo(text.audit_report(found, score, unusable, others, standouts))
+        click.echo(text.audit_report(found, unusable, scores, standouts))
     found.refuse_conflicts()
 
 

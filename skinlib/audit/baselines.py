@@ -1,22 +1,23 @@
-"""Baselines that see no lesion: what the source of an image, and the traces of how it was saved, predict alone.
+"""Baselines that see no lesion: what colours, file traces and source predict alone.
 
-A network can learn both instead of the lesion: a class that one clinic sent, or one program saved, is told apart by
-that. The colour baseline, which the served model needs too, is in `shortcut`.
+A network can learn all three instead of the lesion: a class that one clinic sent, or one program saved, is told apart
+by that. `shortcut` has the colour baseline itself, which the served model needs too.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skinlib.audit import shortcut
 from skinlib.audit.traces import pixel_traces
 from skinlib.data.packing import PackedDataset
 from skinlib.data.split import Fold, out_of_fold
 
-SOURCE, FILE_TRACES = "source", "file traces"
-# The probabilities of malignancy, float64 (k,), by part of the split and name of the baseline.
-Baselines = dict[str, dict[str, NDArray[np.float64]]]
+COLOURS, FILE_TRACES, SOURCE = "colours", "file traces", "source"
+# The probabilities of malignancy, float64 (k,), by name of the baseline.
+Baselines = dict[str, NDArray[np.float64]]
 PixelTraces = Mapping[str, NDArray[np.float64]]
 
 _NAMES = ("format", "jpeg_tables", "subsampling")  # columns of the manifest with values that have no order
@@ -25,14 +26,16 @@ _MOST_NAMES = 100  # of one column; rarer ones count as unknown
 
 def held_out(
     packed: PackedDataset,
+    colours: NDArray[np.float64],
     folds: Sequence[Fold],
     parts: Mapping[str, NDArray[np.int64]],
     source_column: str | None = None,
-) -> Baselines:
+) -> dict[str, Baselines]:
     """Predict the validation images of each fold from its training images, and the test images from all of these.
 
     Args:
         packed: As for `predictions`.
+        colours: As for `predictions`.
         folds: From `split.folds`.
         parts: Indices, int64 (k,), of the `train` and `test` images.
         source_column: As for `predictions`.
@@ -40,42 +43,47 @@ def held_out(
     Returns:
         For `validation`, in the order of all validation images, and `test`: as from `predictions`.
     """
-    pixels = pixel_traces(packed.images)
-    both = [{"train": fold["train"], "validation": fold["validation"]} for fold in folds]
-    of_folds = [predictions(packed, each, source_column, pixels)["validation"] for each in both]
+    known = packed, colours, pixel_traces(packed.images), source_column
+    of_folds = [predictions(fold["train"], fold["validation"], *known) for fold in folds]
     validation = {name: out_of_fold(folds, [of[name] for of in of_folds]) for name in of_folds[0]}
-    of_test = predictions(packed, {"train": parts["train"], "test": parts["test"]}, source_column, pixels)
-    return {"validation": validation, **of_test}
+    return {"validation": validation, "test": predictions(parts["train"], parts["test"], *known)}
 
 
 def predictions(
+    train: NDArray[np.int64],
+    index: NDArray[np.int64],
     packed: PackedDataset,
-    parts: Mapping[str, NDArray[np.int64]],
+    colours: NDArray[np.float64],
+    pixels: PixelTraces,
     source_column: str | None = None,
-    pixels: PixelTraces | None = None,
 ) -> Baselines:
-    """Fit each baseline on the training images, and predict the others.
+    """Fit each baseline on training images, and predict others.
 
     Args:
-        packed: All images. If its manifest has no file traces, the baseline of this name sees the traces in the pixels
-            only.
-        parts: Indices, int64 (k,), by name. `train` must contain both classes.
+        train: int64 (n,), the training images; both classes are among them.
+        index: int64 (k,), the images to predict.
+        packed: All images, N. If its manifest has no file traces, the baseline of this name sees the traces in the
+            pixels only.
+        colours: float64 (N, 6), from `shortcut.colours`.
+        pixels: From `pixel_traces`, of all images.
         source_column: The column of the metadata that names the source of each image, if there is one.
-        pixels: From `pixel_traces`, of all images; computed here if absent.
 
     Returns:
-        For each part except `train`: the probabilities of `file traces` and, with a source column, of `source`.
+        The probabilities of `colours`, `file traces` and, with a source column, `source`.
     """
-    labels, train = packed.labels, parts["train"]
-    predict = _boosted(packed, pixels or pixel_traces(packed.images), labels, train)
-    found: Baselines = {}
-    for name, index in parts.items():
-        if name != "train":
-            found[name] = {FILE_TRACES: predict(index)}
-            if source_column is not None:
-                sources = packed.manifest.metadata[source_column]
-                found[name][SOURCE] = _by_source(sources, labels, train, index)
+    labels = packed.labels
+    found = {
+        COLOURS: shortcut.probabilities(colours[index], shortcut.fit(colours[train], labels[train])),
+        FILE_TRACES: _by_traces(packed, pixels, labels, train, index),
+    }
+    if source_column is not None:
+        found[SOURCE] = _by_source(packed.manifest.metadata[source_column], labels, train, index)
     return found
+
+
+def column(baseline: str) -> str:
+    """Return the name of a baseline in columns and metrics."""
+    return baseline.replace(" ", "_")
 
 
 def _by_source(
@@ -114,23 +122,22 @@ def _numbered(values: Sequence[str], train: NDArray[np.int64]) -> NDArray[np.flo
     return np.array([numbers.get(value, np.nan) for value in values])
 
 
-def _boosted(
-    packed: PackedDataset, pixels: PixelTraces, labels: NDArray[np.int64], train: NDArray[np.int64]
-) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
-    """Fit gradient boosting of small trees to all traces, and return what predicts the images of an index."""
+def _by_traces(
+    packed: PackedDataset,
+    pixels: PixelTraces,
+    labels: NDArray[np.int64],
+    train: NDArray[np.int64],
+    index: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Predict from all traces, with gradient boosting of small trees."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     table, is_name = _features(packed, pixels, train)
+    if not is_name:  # no trace differs between the training images
+        return np.full(len(index), labels[train].mean())
     # Small trees and steps: with scikit-learn's defaults, the validation AUROC on the public set is lower by 0.02.
     model = HistGradientBoostingClassifier(
         learning_rate=0.05, max_leaf_nodes=8, early_stopping=False, categorical_features=is_name, random_state=0
     )
-    if is_name:
-        model.fit(table[train], labels[train])
-
-    def predict(index: NDArray[np.int64]) -> NDArray[np.float64]:
-        if not is_name:  # no trace differs between the training images
-            return np.full(len(index), labels[train].mean())
-        return model.predict_proba(table[index])[:, 1] if len(index) else np.zeros(0)
-
-    return predict
+    model.fit(table[train], labels[train])
+    return model.predict_proba(table[index])[:, 1] if len(index) else np.zeros(0)

@@ -4,7 +4,6 @@ On the public images, a logistic regression on the mean and standard deviation o
 of 0.86. Only the gain of a network over this baseline can come from the lesions.
 """
 
-from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from skinlib.audit.drift import Histogram, histogram
-from skinlib.data.split import Fold, out_of_fold
 
 STATISTICS = tuple(f"{what} of {channel}" for what in ("mean", "deviation") for channel in ("red", "green", "blue"))
 
@@ -94,23 +92,6 @@ def probabilities(colours: NDArray[np.float64], shortcut: Shortcut) -> NDArray[n
 
     standardised = (colours - shortcut["mean"]) / _scale(np.array(shortcut["deviation"]))
     return np.asarray(expit(standardised @ np.array(shortcut["weights"]) + shortcut["bias"]), np.float64)
-
-
-def held_out(colours: NDArray[np.float64], labels: NDArray[np.int64], folds: Sequence[Fold]) -> NDArray[np.float64]:
-    """Predict the validation images of each fold with a baseline that is fitted on its training images.
-
-    Args:
-        colours: float64 (N, 6), from `colours`, of all images.
-        labels: int64 (N,), 1 is malignant.
-        folds: From `split.folds`.
-
-    Returns:
-        float64 (M,) in 0..1, in the order of all validation images.
-    """
-    fitted = [fit(colours[fold["train"]], labels[fold["train"]]) for fold in folds]
-    return out_of_fold(
-        folds, [probabilities(colours[fold["validation"]], of) for fold, of in zip(folds, fitted, strict=True)]
-    )
 
 
 def _scale(deviation: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from skinlib import machine
 from skinlib.audit import findings, lesions, shortcut
+from skinlib.audit.baselines import COLOURS
 from skinlib.audit.shortcut import Shortcut
 from skinlib.data import metadata
 from skinlib.data.listing import list_images
@@ -147,7 +148,7 @@ def report_on(
         groups=found.groups,
         **flags,
         uncalibrated=calibrate(probabilities, 1 / settings["temperature"]),
-        shortcut_probabilities=shortcut.probabilities(found.colours, settings["shortcut"]),
+        baselines={COLOURS: shortcut.probabilities(found.colours, settings["shortcut"])},
         metadata=packed.manifest.metadata,
         source=source,
     )
@@ -158,12 +159,11 @@ def assess(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     *,
-    colours: NDArray[np.float64],
     groups: NDArray[np.int64],
     twins: NDArray[np.bool_],
     described: Mapping[str, Sequence[str]],
     source: str | None,
-    baselines: Mapping[str, NDArray[np.float64]] | None = None,
+    baselines: Mapping[str, NDArray[np.float64]],
 ) -> Assessment:
     """Measure a classifier on images that had no part in its training and selection.
 
@@ -171,12 +171,11 @@ def assess(
         classifier: As it is served, with one thread, since one thread for each core calls it.
         images: uint8 (N, 224, 224, 3).
         labels: int64 (N,), 1 is malignant.
-        colours: float64 (N, 6), from `shortcut.colours`.
         groups: int64 (N,), equal for images of the same lesion.
         twins: bool (N,), whether an image has a twin in the training set.
         described: The metadata, N values by column, "" where unknown.
         source: The column that names each image's source, if there is one.
-        baselines: float64 (N,) by name, the probabilities of baselines other than that of the colours.
+        baselines: float64 (N,) by name, the probabilities of baselines.
     """
     settings, threshold = classifier.settings, classifier.settings["threshold"]
     answers = classifier.score(images)
@@ -193,12 +192,11 @@ def assess(
         threshold,
         groups=groups,
         uncalibrated=calibrate(probabilities, 1 / settings["temperature"]),
-        shortcut_probabilities=shortcut.probabilities(colours, settings["shortcut"]),
+        baselines=baselines,
         **_flags(answers, settings),
         twins=twins,
         metadata=described,
         source=source,
-        baselines=baselines,
     )
     return Assessment(
         labels=labels,

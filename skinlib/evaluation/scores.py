@@ -1,12 +1,13 @@
 """The test report: every metric of a classifier on a set of images, with intervals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skinlib.audit.baselines import column
 from skinlib.evaluation import calibration, intervals, subgroups
 from skinlib.evaluation.calibration import Reliability
 from skinlib.evaluation.intervals import Estimate
@@ -37,8 +38,8 @@ class AtSpecificity(Estimate):
     specificity: float
 
 
-class AgainstShortcut(TypedDict):
-    """A baseline, such as that of the colours, on the same images, and how much better the model is (DeLong)."""
+class AgainstBaseline(TypedDict):
+    """A baseline that sees no lesion on the same images, and how much better the model is (DeLong)."""
 
     auroc: Estimate  # of the baseline
     difference: Estimate  # AUROC of the model minus that of the baseline
@@ -99,8 +100,7 @@ class Scores(TypedDict):
         Estimate | None
     )  # AUROC of pairs from one source; None if the images have one source, or unknown ones
     average_precision: Estimate
-    shortcut: AgainstShortcut
-    baselines: dict[str, AgainstShortcut]  # the others that see no lesion, by name from `audit.baselines`
+    baselines: dict[str, AgainstBaseline]  # by name from `audit.baselines`
     specificity_at_sensitivity: list[AtSensitivity]  # one entry for each of SENSITIVITIES
     sensitivity_at_specificity: list[AtSpecificity]  # one entry for each of SPECIFICITIES
     operating_point: OperatingPoint
@@ -136,12 +136,11 @@ class _Images:
     probabilities: NDArray[np.float64]
     groups: NDArray[np.int64]
     uncalibrated: NDArray[np.float64]
-    shortcut: NDArray[np.float64]
     uncertain: NDArray[np.bool_]
     unfamiliar: NDArray[np.bool_]
     unsupported: NDArray[np.bool_]
     sources: NDArray[np.str_]
-    baselines: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    baselines: Mapping[str, NDArray[np.float64]]
 
     def keep(self, kept: NDArray[np.bool_]) -> "_Images":
         columns = {each.name: getattr(self, each.name)[kept] for each in fields(self) if each.name != "baselines"}
@@ -155,14 +154,13 @@ def build_report(
     *,
     groups: NDArray[np.int64],
     uncalibrated: NDArray[np.float64],
-    shortcut_probabilities: NDArray[np.float64],
     uncertain: NDArray[np.bool_],
     unfamiliar: NDArray[np.bool_],
     unsupported: NDArray[np.bool_],
+    baselines: Mapping[str, NDArray[np.float64]],
     twins: NDArray[np.bool_] | None = None,
     metadata: Mapping[str, Sequence[str]] | None = None,
     source: str | None = None,
-    baselines: Mapping[str, NDArray[np.float64]] | None = None,
     seed: int = 0,
 ) -> Report:
     """Compute every metric of a classifier on held-out images.
@@ -173,19 +171,18 @@ def build_report(
         threshold: images with this probability or a higher one are classified as malignant; from validation images.
         groups: int (N,), equal for images of the same lesion, which are resampled together.
         uncalibrated: float (N,), the probabilities before temperature scaling.
-        shortcut_probabilities: float (N,), of the colour baseline for the same images.
         uncertain: bool (N,), whether the classifier calls each answer uncertain.
         unfamiliar: bool (N,), whether it calls each image unlike its training images.
         unsupported: bool (N,), whether it calls each image like those of sources with one class only.
+        baselines: float (N,) by name, the probabilities of baselines for the same images.
         twins: bool (N,), whether each image has a twin in the training set; None if that was not checked.
         metadata: N values by column, "" where unknown.
         source: the column that names each image's source, if there is one.
-        baselines: float (N,) by name, the probabilities of other baselines for the same images.
         seed: of the bootstrap.
     """
     sources = np.array(metadata[source] if metadata and source else [""] * len(labels), np.str_)
-    known = (labels, probabilities, groups, uncalibrated, shortcut_probabilities, uncertain, unfamiliar, unsupported)
-    images = _Images(*known, sources, baselines or {})
+    flags = uncertain, unfamiliar, unsupported
+    images = _Images(labels, probabilities, groups, uncalibrated, *flags, sources, baselines)
     without_twins = None
     if twins is not None and 0 < twins.sum() < len(labels):
         without_twins = _scores(images.keep(~twins), threshold, seed)
@@ -209,12 +206,12 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
     """Flatten the main metrics of a report, as MLflow stores them.
 
     Returns:
-        The value of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, `shortcut_auroc`,
-        `above_shortcut`, `uncertain`, `unfamiliar`, `unsupported` and, if the report has them, `auroc_within_source`
-        and `auroc_without_twins`; of each other baseline, such as `file_traces_auroc` and `above_file_traces`; the ends
-        of their intervals under the same names with `_low` and `_high`; and `ece`. None where undefined.
+        The value of `auroc`, `average_precision`, `sensitivity`, `specificity`, `accuracy`, `brier`, `uncertain`,
+        `unfamiliar`, `unsupported` and, if the report has them, `auroc_within_source` and `auroc_without_twins`; of
+        each baseline, such as `file_traces_auroc` and `above_file_traces`; the ends of their intervals under the same
+        names with `_low` and `_high`; and `ece`. None where undefined.
     """
-    scores, shortcut, without = report["all"], report["all"]["shortcut"], report["without_twins"]
+    scores, without = report["all"], report["without_twins"]
     point, after = scores["operating_point"], scores["calibration"]["after"]
     estimates = {
         "auroc": scores["auroc"],
@@ -223,8 +220,6 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
         "specificity": point["specificity"],
         "accuracy": point["accuracy"],
         "brier": after["brier"],
-        "shortcut_auroc": shortcut["auroc"],
-        "above_shortcut": shortcut["difference"],
         "uncertain": scores["uncertain"],
         "unfamiliar": scores["unfamiliar"],
         "unsupported": scores["unsupported"],
@@ -232,8 +227,7 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
     if scores["within_source"]:
         estimates["auroc_within_source"] = scores["within_source"]
     for baseline, of in scores["baselines"].items():
-        key = baseline.replace(" ", "_")
-        estimates |= {f"{key}_auroc": of["auroc"], f"above_{key}": of["difference"]}
+        estimates |= {f"{column(baseline)}_auroc": of["auroc"], f"above_{column(baseline)}": of["difference"]}
     if without:
         estimates["auroc_without_twins"] = without["auroc"]
     flat: dict[str, float | None] = {"ece": after["ece"]}
@@ -255,7 +249,6 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
         "auroc": intervals.estimate(*drawn["auroc"]),
         "within_source": within,
         "average_precision": intervals.estimate(*drawn["average_precision"]),
-        "shortcut": _against(images, images.shortcut, drawn["shortcut"]),
         "baselines": {name: _against(images, each, drawn[_drawn(name)]) for name, each in images.baselines.items()},
         "specificity_at_sensitivity": [
             {"sensitivity": level, **intervals.estimate(*drawn["specificity"][:, column])}
@@ -278,8 +271,7 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
 def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
     """Compute all metrics that have a bootstrap interval, in the form that `intervals.bootstrap` returns."""
     ranking = Ranking(images.labels, images.probabilities)
-    baselines = {"shortcut": images.shortcut, **{_drawn(name): each for name, each in images.baselines.items()}}
-    rankings = {name: Ranking(images.labels, each) for name, each in baselines.items()}
+    rankings = {_drawn(name): Ranking(images.labels, each) for name, each in images.baselines.items()}
     predicted = {"brier before": images.uncalibrated, "brier after": images.probabilities}
 
     def statistics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -301,7 +293,7 @@ def _drawn(baseline: str) -> str:
     return f"baseline {baseline}"  # no metric has this name
 
 
-def _against(images: _Images, baseline: NDArray[np.float64], drawn: NDArray[np.float64]) -> AgainstShortcut:
+def _against(images: _Images, baseline: NDArray[np.float64], drawn: NDArray[np.float64]) -> AgainstBaseline:
     paired = intervals.delong(images.labels, images.probabilities, baseline)
     return {
         "auroc": intervals.estimate(*drawn),

@@ -1,58 +1,18 @@
 """The leaderboard of a sweep, and its winner."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from skinlib.audit.baselines import column
 from skinlib.errors import TrainingError
 from skinlib.evaluation import intervals, metrics
-from skinlib.training.result import Status, TrialSummary
+from skinlib.training.result import TrialSummary
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class ShortcutComparison(TypedDict, total=False):
-    """A trial and the colour baseline on the validation images; a failed trial has `shortcut_auroc` only.
-
-    Undefined values are None.
-    """
-
-    shortcut_auroc: float | None  # of the baseline
-    above_shortcut: float | None  # AUROC of the trial minus that of the baseline
-    above_shortcut_low: float | None  # the ends of its 95% interval (DeLong)
-    above_shortcut_high: float | None
-
-
-class LeaderboardRow(ShortcutComparison):
-    """One row of the artifact `leaderboard`; there, the trial's hyperparameters follow.
-
-    Before `multiply_adds` it has the same four values as for the colour baseline for each other one, from
-    `against_baselines`.
-
-    A failed trial has none of the five that compare it with the best trial on the validation images. Only with several
-    folds are there columns for them; each fold's AUROC is that of its network on its own validation images.
-    """
-
-    trial: str
-    status: Status
-    reason: str
-    validation_auroc: NotRequired[float | None]
-    low: NotRequired[float]  # the ends of its 95% interval, from a bootstrap over groups; NaN if undefined
-    high: NotRequired[float]
-    behind_best: NotRequired[float]  # AUROC of the best trial minus that of this one
-    standard_error: NotRequired[float]  # of this paired difference (DeLong)
-    folds: NotRequired[int]
-    fold_mean: NotRequired[float]  # of the folds' AUROCs; this and the following are NaN if a fold failed
-    fold_deviation: NotRequired[float]  # their standard deviation
-    fold_lowest: NotRequired[float]
-    fold_highest: NotRequired[float]
-    multiply_adds: int  # of the forward pass of one image
-    best_epoch: int  # from 1; 0 for a failed trial; with several folds their mean, rounded
-    epochs_trained: int
-    seconds: float  # of all epochs together
 
 
 def leaderboard(
@@ -60,8 +20,7 @@ def leaderboard(
     results: Mapping[str, TrialSummary],
     labels: NDArray[np.int64],
     groups: NDArray[np.int64],
-    shortcut: NDArray[np.float64],
-    baselines: Mapping[str, NDArray[np.float64]] | None = None,
+    baselines: Mapping[str, NDArray[np.float64]],
 ) -> "pd.DataFrame":
     """Choose the winner of a sweep, and rank the other trials below it.
 
@@ -74,12 +33,21 @@ def leaderboard(
         results: the results by trial key, over all folds.
         labels: int (M,) of the validation images, 1 is malignant.
         groups: int (M,), equal for validation images of the same lesion.
-        shortcut: float (M,), the colour baseline's probabilities for the validation images.
-        baselines: float (M,) by name, likewise of other baselines.
+        baselines: float (M,) by name, the probabilities of baselines for the validation images.
 
     Returns:
-        One row per trial: a `LeaderboardRow` and every hyperparameter. The winner is first, then the other trials by
-        falling AUROC, then the failed ones. Absent and undefined values are NaN.
+        The artifact `leaderboard`, one row per trial: the winner first, then the other trials by falling AUROC, then
+        the failed ones. Absent and undefined values are NaN. The columns, before one for each hyperparameter, are
+
+            trial, status, reason            as in `TrialResult`
+            validation_auroc, low, high      with the ends of its 95% interval, from a bootstrap over groups
+            behind_best, standard_error      paired difference of the best AUROC and that of this trial (DeLong)
+            colours_auroc, above_colours...  from `against_baselines`, four for each
+            folds, fold_mean, fold_deviation, fold_lowest, fold_highest
+                                             only with several: of the AUROCs of each fold's network on its own images
+            multiply_adds                    of the forward pass of one image
+            best_epoch                       from 1; 0 for a failed trial; with several folds their mean, rounded
+            epochs_trained, seconds          of all epochs together
 
     Raises:
         TrainingError: no trial has a model.
@@ -93,23 +61,21 @@ def leaderboard(
     ranked = sorted(scored, key=lambda key: (-scored[key]["validation_auroc"], key))
     best = scored[ranked[0]]["validation_probabilities"]
 
-    def row(key: str, result: TrialSummary) -> LeaderboardRow:
+    def row(key: str, result: TrialSummary) -> dict[str, Any]:
         probabilities = result["validation_probabilities"]
         compared = _against_best(labels, probabilities, groups, best) if key in scored else {}
-        row: dict[str, object] = {
+        return {
             "trial": key,
             "status": result["status"],
             "reason": result["reason"],
             **compared,
-            **against_shortcut(labels, probabilities, shortcut),
-            **against_baselines(labels, probabilities, baselines or {}),
+            **against_baselines(labels, probabilities, baselines),
             **(_spread(result["fold_aurocs"]) if "fold_aurocs" in result else {}),
             "multiply_adds": result["multiply_adds"],
             "best_epoch": result["best_epoch"],
             "epochs_trained": len(result["history"]),
             "seconds": round(sum(epoch["seconds"] for epoch in result["history"]), 1),
         }
-        return cast(LeaderboardRow, row)
 
     rows = {key: row(key, result) for key, result in results.items()}
     within = [key for key in ranked if rows[key]["behind_best"] <= rows[key]["standard_error"]]
@@ -143,32 +109,10 @@ def _spread(aurocs: Sequence[float]) -> dict[str, float]:
     }
 
 
-def against_shortcut(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float64], shortcut: NDArray[np.float64]
-) -> ShortcutComparison:
-    """Compare a trial with the colour baseline on the same images.
-
-    Args:
-        labels: int (M,), 1 is malignant.
-        probabilities: float (M,) of the trial, or empty if it failed.
-        shortcut: float (M,) of the colour baseline.
-    """
-    if not len(probabilities):
-        return {"shortcut_auroc": metrics.auroc(labels, shortcut)}
-    above = intervals.delong(labels, probabilities, shortcut)
-    low, high = above.interval or (None, None)
-    return {
-        "shortcut_auroc": above.second,
-        "above_shortcut": above.difference,
-        "above_shortcut_low": low,
-        "above_shortcut_high": high,
-    }
-
-
 def against_baselines(
     labels: NDArray[np.int64], probabilities: NDArray[np.float64], baselines: Mapping[str, NDArray[np.float64]]
 ) -> dict[str, float | None]:
-    """Compare a trial with further baselines on the same images, as `against_shortcut` does with that of the colours.
+    """Compare a trial with the baselines that see no lesion, on the same images.
 
     Args:
         labels: int (M,), 1 is malignant.
@@ -176,13 +120,20 @@ def against_baselines(
         baselines: float (M,) by name.
 
     Returns:
-        For `file traces`, the values `file_traces_auroc`, `above_file_traces`, `above_file_traces_low` and
-        `above_file_traces_high`; likewise for the others.
+        For the baseline `file traces` its AUROC, `file_traces_auroc`, how much higher that of the trial is,
+        `above_file_traces`, and the ends of the 95% interval of this difference (DeLong), `above_file_traces_low` and
+        `above_file_traces_high`; likewise for the others. None where undefined; a failed trial has the AUROCs only.
     """
     found: dict[str, float | None] = {}
     for name, scores in baselines.items():
-        values = cast(dict[str, float | None], against_shortcut(labels, probabilities, scores))
-        found |= {key.replace("shortcut", name.replace(" ", "_")): value for key, value in values.items()}
+        key = column(name)
+        if not len(probabilities):
+            found[f"{key}_auroc"] = metrics.auroc(labels, scores)
+            continue
+        above = intervals.delong(labels, probabilities, scores)
+        low, high = above.interval or (None, None)
+        found |= {f"{key}_auroc": above.second, f"above_{key}": above.difference}
+        found |= {f"above_{key}_low": low, f"above_{key}_high": high}
     return found
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
-from skinlib.audit.baselines import FILE_TRACES, SOURCE
+from skinlib.audit.baselines import COLOURS, FILE_TRACES, SOURCE
 from skinlib.audit.traces import Standout
 from skinlib.evaluation.intervals import is_above_zero
-from skinlib.evaluation.scores import AgainstShortcut, Scores
+from skinlib.evaluation.scores import AgainstBaseline
 
 NEAR = 0.05  # AUROC; a model that gains less over a baseline may have learnt little else
+# What the metrics call each baseline, and what it is.
+TITLES = {COLOURS: "colour baseline", FILE_TRACES: "file traces alone", SOURCE: "source alone"}
 BASELINES = {
+    COLOURS: "from colour statistics only",
     FILE_TRACES: "gradient boosting on how each file was saved (dimensions, bytes per pixel, JPEG tables, EXIF), "
     "sharpness, noise and dark corners",
     SOURCE: "the share of malignant training images from the same source",
@@ -44,12 +47,7 @@ def strongest_trace(found: Sequence[Standout]) -> str:
     return trace_words(found[0]) if found else "No single trace tells the classes apart."
 
 
-def compared(scores: Scores) -> dict[str, AgainstShortcut]:
-    """Return all baselines on a set of images by name, that of the colours first."""
-    return {"colours": scores["shortcut"], **scores["baselines"]}
-
-
-def near_baseline(baselines: Mapping[str, AgainstShortcut]) -> str:
+def near_baseline(baselines: Mapping[str, AgainstBaseline]) -> str:
     """Say in one sentence which baseline without lesions comes near the model, or nothing if none does.
 
     A baseline is near if the model's gain over it is less than 0.05, or may be noise.

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from metaflow.cards import Image, Markdown, Table
 
-from skinlib.evaluation.intervals import Estimate
-from skinlib.evaluation.selection import ShortcutComparison
+from skinlib.evaluation.scores import AgainstBaseline
 from skinlib.reporting.numbers import estimate
-from skinlib.reporting.text import estimate_from, trial_gain, without_markup
+from skinlib.reporting.text import without_markup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,16 +33,11 @@ class Card(Protocol):
         """Render the card again while the task runs."""
 
 
-def gain_note(baseline: Estimate, gain: Estimate) -> str:
-    """Compare a model with the colour baseline: AUROC of the baseline, and the model's paired difference to it."""
-    interval = gain["interval"]
+def gain_note(of: AgainstBaseline) -> str:
+    """Compare a model with the colour baseline."""
+    gain, interval = estimate(of["difference"]), of["difference"]["interval"]
     noise = ", which may be noise" if interval is not None and interval[0] <= 0 <= interval[1] else ""
-    return f"**Colour baseline: AUROC {estimate(baseline)}.** The model's gain over it is {estimate(gain)}{noise}."
-
-
-def trial_gain_note(trial: ShortcutComparison) -> str:
-    """Compare a trial with the colour baseline."""
-    return gain_note(estimate_from(trial["shortcut_auroc"]), trial_gain(trial))
+    return f"**Colour baseline: AUROC {estimate(of['auroc'])}.** The model's gain over it is {gain}{noise}."
 
 
 def markdown(text: str) -> Markdown:

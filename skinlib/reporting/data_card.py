@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from skinlib.audit.baselines import COLOURS
 from skinlib.audit.findings import AuditSummary
 from skinlib.audit.traces import Standout
 from skinlib.data.manifest import CLASSES, ManifestSummary
@@ -37,7 +38,7 @@ def show(
         audit: of all images.
         packed: all images.
         examples: int64 (k,), indices of up to 24 to show.
-        baselines: AUROCs on the validation images, None if undefined: that of `colours`, and of the others by name.
+        baselines: AUROCs on the validation images by name, None if undefined.
         standouts: from `traces.standouts`, of the training images.
         synthetic: whether the images are the generated sample.
     """
@@ -53,7 +54,7 @@ def show(
     labels = packed.labels[examples]
     grid = figures.image_grid(packed.images[examples], labels, [CLASSES[label] for label in labels])
     card.append(picture(grid, "jpeg"))
-    _colours(card, audit, baselines["colours"])
+    _colours(card, audit, baselines[COLOURS])
     _without_lesions(card, baselines, standouts)
     _findings(card, audit, packed)
     rejected = [(file["key"], file["reason"]) for file in summary["rejected"]]
@@ -63,8 +64,8 @@ def show(
     card.append(markdown(f"Manifest hash `{summary['hash']}`: the same for the same images, wherever they are stored."))
 
 
-def _colours(card: Card, audit: AuditSummary, shortcut_auroc: float | None) -> None:
-    heading = f"## Colour baseline: AUROC {number(shortcut_auroc)} on the validation images"
+def _colours(card: Card, audit: AuditSummary, auroc: float | None) -> None:
+    heading = f"## Colour baseline: AUROC {number(auroc)} on the validation images"
     words = f"{COLOUR_BASELINE} Only the gain over this baseline can come from the lesions."
     card.append(markdown(f"{heading}\n\n{words}"))
     statistics = audit["statistics"]
@@ -76,7 +77,7 @@ def _colours(card: Card, audit: AuditSummary, shortcut_auroc: float | None) -> N
 
 def _without_lesions(card: Card, baselines: Mapping[str, float | None], standouts: Sequence[Standout]) -> None:
     card.append(markdown("## Other baselines that see no lesion"))
-    rows = [[name, number(baselines[name]), meaning] for name, meaning in BASELINES.items() if name in baselines]
+    rows = [[name, number(auroc), BASELINES[name]] for name, auroc in baselines.items() if name != COLOURS]
     card.append(table(rows, ["baseline", "AUROC on the validation images", "what it is"]))
     lines = [f"**{strongest_trace(standouts)}**", *(trace_words(each) for each in standouts[1:])]
     card.append(markdown("\n\n".join(lines)))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skinlib.audit.baselines import COLOURS
 from skinlib.data.manifest import CLASSES
 from skinlib.evaluation.metrics import DecisionCurve
 from skinlib.evaluation.scores import BeforeAndAfter, Calibration, Scores
@@ -104,7 +105,7 @@ sensitivity {estimate(sensitivity)}
 specificity {estimate(specificity)}
 
 AUROC of the colour baseline
-{estimate(scores["shortcut"]["auroc"])}
+{estimate(scores["baselines"][COLOURS]["auroc"])}
 
 Band: pointwise 95% interval"""
     axes.text(1.06, 0.02, words, linespacing=1.5)
@@ -240,16 +241,16 @@ def search_figure(leaderboard: "pd.DataFrame", histories: Mapping[str, Sequence[
         results.text(1.02, row, words, va="center", fontsize=9, transform=results.get_yaxis_transform())
         results.plot([trial["low"], trial["high"]], [row, row], color=colour, linewidth=3 if chosen else 1.5)
         results.plot(auroc, row, color=colour, marker=marker, markersize=8)
-    shortcut = leaderboard["shortcut_auroc"][0]
-    curves.axhline(shortcut, color="black", linestyle=":")
-    results.axvline(shortcut, color="black", linestyle=":")
+    colours = leaderboard[f"{COLOURS}_auroc"][0]
+    curves.axhline(colours, color="black", linestyle=":")
+    results.axvline(colours, color="black", linestyle=":")
     results.set_yticks(range(len(shown)), shown["trial"], fontsize=9)
     results.set(xlabel="best validation AUROC", ylim=(len(shown) - 0.5, -0.5))
     results.set_title(f"{len(shown)} of {len(leaderboard)} trials")
     results.grid(axis="y", color="#dddddd")
     results.set_axisbelow(True)
     curves.set(xlabel="epoch", ylabel="validation AUROC")
-    curves.set_title(f"dotted: colour baseline, {shortcut:.3f}")
+    curves.set_title(f"dotted: colour baseline, {colours:.3f}")
     curves.xaxis.get_major_locator().set_params(integer=True)
     return figure
 

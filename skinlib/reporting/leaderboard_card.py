@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from skinlib.evaluation.scores import AgainstShortcut
-from skinlib.evaluation.selection import LeaderboardRow
+from skinlib.audit.baselines import COLOURS, column
 from skinlib.reporting import figures
 from skinlib.reporting.baseline_words import BASELINES, near_baseline
-from skinlib.reporting.components import Card, column_title, markdown, picture, table, trial_gain_note, unbroken
+from skinlib.reporting.components import Card, column_title, gain_note, markdown, picture, table, unbroken
 from skinlib.reporting.numbers import estimate, number
-from skinlib.reporting.text import COLOUR_BASELINE, estimate_from, spread, trial_gain
+from skinlib.reporting.text import COLOUR_BASELINE, against, estimate_from, spread
 from skinlib.training.result import Epoch
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequen
     card.append(markdown(f"# Search: {len(leaderboard)} trials, {len(failed)} failed\n\n{reason}"))
     folds = chosen.get("folds", 1)
     caveat = _FOLDS.format(folds=folds) if folds > 1 else _VALIDATION
-    card.append(markdown(f"{trial_gain_note(chosen)} {COLOUR_BASELINE} {caveat}"))
+    card.append(markdown(f"{gain_note(against(chosen, COLOURS))} {COLOUR_BASELINE} {caveat}"))
     _baselines(card, leaderboard)
     card.append(picture(figures.search_figure(leaderboard, histories)))
     trials = leaderboard.to_dict("records")
@@ -63,26 +62,22 @@ def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequen
 
 
 def _baselines(card: Card, leaderboard: "pd.DataFrame") -> None:
-    """Show what baselines that see no lesion reach, if there are others than that of the colours."""
-    chosen = leaderboard.iloc[0].to_dict()
-
-    def against(name: str) -> AgainstShortcut:
-        key = name.replace(" ", "_")
-        gain = estimate_from(*(chosen[f"above_{key}{end}"] for end in ("", "_low", "_high")))
-        return {"auroc": estimate_from(chosen[f"{key}_auroc"]), "difference": gain}
-
-    others = {name: against(name) for name in BASELINES if f"above_{name.replace(' ', '_')}" in chosen}
-    if others:
-        rows = [
-            [name, estimate(of["auroc"]), estimate(of["difference"]), BASELINES[name]] for name, of in others.items()
-        ]
-        heads = ["validation AUROC", "gain of the chosen trial", "what it is"]
-        card.append(table(rows, ["baseline that sees no lesion", *heads]))
-    if words := near_baseline({"colours": against("shortcut"), **others}):
+    """Show what the baselines other than that of the colours reach, and whether one comes near the chosen trial."""
+    chosen = leaderboard.iloc[0]
+    baselines = {name: against(chosen, name) for name in BASELINES if f"above_{column(name)}" in chosen}
+    rows = [
+        [name, estimate(of["auroc"]), estimate(of["difference"]), BASELINES[name]]
+        for name, of in baselines.items()
+        if name != COLOURS
+    ]
+    if rows:
+        heads = ["baseline that sees no lesion", "validation AUROC", "gain of the chosen trial", "what it is"]
+        card.append(table(rows, heads))
+    if words := near_baseline(baselines):
         card.append(markdown(f"**{words}**"))
 
 
-def _comparison(trial: LeaderboardRow) -> list[str]:
+def _comparison(trial: Mapping[str, Any]) -> list[str]:
     """Format how a trial performed and what it costs."""
     spreads = [unbroken(spread(trial))] if "folds" in trial else []
     behind, error, millions = trial["behind_best"], trial["standard_error"], f"{trial['multiply_adds'] / 1e6:,.0f} M"
@@ -90,5 +85,5 @@ def _comparison(trial: LeaderboardRow) -> list[str]:
         return ["-", *spreads, "-", "-", millions]
     auroc = estimate_from(trial["validation_auroc"], trial["low"], trial["high"])
     distance = f"{number(behind)} ({number(error)})" if behind else "best"
-    others = [unbroken(words) for words in (distance, estimate(trial_gain(trial)), millions)]
+    others = [unbroken(words) for words in (distance, estimate(against(trial, COLOURS)["difference"]), millions)]
     return [unbroken(estimate(auroc)), *spreads, *others]

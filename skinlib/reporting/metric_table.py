@@ -6,7 +6,7 @@ from typing import Literal
 
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.scores import Report, Scores
-from skinlib.reporting.baseline_words import BASELINES
+from skinlib.reporting.baseline_words import BASELINES, TITLES
 
 Section = Literal["Ranking", "Operating point", "Predictive values", "Calibration"]
 
@@ -51,12 +51,10 @@ def _ranking(scores: Scores) -> Iterator[MetricRow]:
     if scores["within_source"]:
         meaning = "the same for images of one source, so that telling sources apart gains nothing"
         yield row("AUROC within source", meaning, scores["within_source"])
-    yield row("AUROC of the colour baseline", "from colour statistics only", scores["shortcut"]["auroc"])
-    meaning = "paired difference of the two AUROCs (DeLong)"
-    yield row("gain over the colour baseline", meaning, scores["shortcut"]["difference"])
     for name, of in scores["baselines"].items():
-        yield row(f"AUROC of the {name} alone", BASELINES[name], of["auroc"])
-        yield row(f"gain over the {name}", meaning, of["difference"])
+        title, meaning = TITLES[name], "paired difference of the two AUROCs (DeLong)"
+        yield row(f"AUROC of the {title}", BASELINES[name], of["auroc"])
+        yield row(f"gain over the {title.removesuffix(' alone')}", meaning, of["difference"])
     yield row("average precision", "PPV averaged over all sensitivities", scores["average_precision"])
     for at_sensitivity in scores["specificity_at_sensitivity"]:
         level = f"{at_sensitivity['sensitivity']:.0%}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from skinlib.audit.baselines import COLOURS
 from skinlib.evaluation.assessment import Assessment
 from skinlib.evaluation.scores import Report
 from skinlib.reporting import figures
@@ -75,7 +76,7 @@ def _ranking(card: Card, assessment: Assessment) -> None:
     images = f"{scores['n']:,} test images, {scores['n_malignant']:,} malignant"
     parts = [
         f"**AUROC {estimate(scores['auroc'])}** on {images}; with 95% intervals in brackets.",
-        f"{gain_note(scores['shortcut']['auroc'], scores['shortcut']['difference'])} {COLOUR_BASELINE}",
+        f"{gain_note(scores['baselines'][COLOURS])} {COLOUR_BASELINE}",
         _twins(report["n_twins"]),
     ]
     card.append(markdown("\n\n".join(parts)))

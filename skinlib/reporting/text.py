@@ -4,8 +4,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from skinlib.audit.baselines import COLOURS, column
 from skinlib.audit.findings import Audit, Pairs
 from skinlib.audit.shortcut import STATISTICS, ColourDistance
 from skinlib.audit.traces import Standout
@@ -13,9 +14,8 @@ from skinlib.data.manifest import CLASSES
 from skinlib.data.upload import Upload
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.metrics import DecisionCurve
-from skinlib.evaluation.scores import OperatingPoint, Report
-from skinlib.evaluation.selection import LeaderboardRow, ShortcutComparison
-from skinlib.reporting.baseline_words import strongest_trace, trace_words
+from skinlib.evaluation.scores import AgainstBaseline, OperatingPoint, Report
+from skinlib.reporting.baseline_words import TITLES, strongest_trace, trace_words
 from skinlib.reporting.metric_table import MetricRow, Section, metric_rows
 from skinlib.reporting.numbers import estimate, number
 from skinlib.reporting.subgroup_tables import SOURCE_HEADS, SUBGROUP_HEADS, differences, source_rows, subgroup_rows
@@ -81,7 +81,7 @@ def named(model: str, folds: int) -> str:
     )
 
 
-def spread(trial: LeaderboardRow) -> str:
+def spread(trial: Mapping[str, Any]) -> str:
     """Format the AUROCs of a trial's folds."""
     if math.isnan(trial["fold_mean"]):
         return "-"
@@ -89,9 +89,11 @@ def spread(trial: LeaderboardRow) -> str:
     return f"{number(trial['fold_mean'])}, deviation {number(trial['fold_deviation'])} ({ends})"
 
 
-def trial_gain(trial: ShortcutComparison) -> Estimate:
-    """Read the gain of a trial over the colour baseline."""
-    return estimate_from(trial["above_shortcut"], trial["above_shortcut_low"], trial["above_shortcut_high"])
+def against(trial: Mapping[str, Any], baseline: str) -> AgainstBaseline:
+    """Read from a row of a leaderboard, or from `selection.against_baselines`, how a trial compares with a baseline."""
+    key = column(baseline)
+    gain = estimate_from(*(trial[f"above_{key}{end}"] for end in ("", "_low", "_high")))
+    return {"auroc": estimate_from(trial[f"{key}_auroc"]), "difference": gain}
 
 
 def calibration_error(ece: float | None, noise: float | None) -> str:
@@ -180,19 +182,17 @@ def upload_report(upload: Upload) -> str:
 
 def audit_report(
     audit: Audit,
-    shortcut_auroc: float | None,
     unusable: Mapping[str, Sequence[str]],
-    baselines: Mapping[str, float | None] | None = None,
-    standouts: Sequence[Standout] = (),
+    baselines: Mapping[str, float | None],
+    standouts: Sequence[Standout],
     limit: int = 20,
 ) -> str:
     """Lay out what an audit found.
 
     Args:
         audit: of all images.
-        shortcut_auroc: of the colour baseline, trained on train and evaluated on test; None if undefined.
         unusable: from `findings.by_reason`.
-        baselines: AUROCs of other baselines by name, likewise.
+        baselines: AUROCs by name, trained on train and evaluated on test; None, or absent, if undefined.
         standouts: from `traces.standouts`, of the images in train.
         limit: number of pairs that are named for each finding.
     """
@@ -207,9 +207,9 @@ def audit_report(
         f"{len(audit.groups):,} images in {audit.n_groups:,} groups of the same lesion\n{table(counts)}",
         *(_finding(title, found[name], limit) for name, (title, _) in FINDINGS.items()),
         f"Colours (0 to 1), averaged over the images\n{table(colours)}",
-        f"Colour baseline, trained on train: AUROC {number(shortcut_auroc)} on test (0.5 is chance)\n"
+        f"Colour baseline, trained on train: AUROC {number(baselines.get(COLOURS))} on test (0.5 is chance)\n"
         "It sees colour statistics only. Only the gain over this baseline can come from the lesions.",
-        _without_lesions(baselines or {}, standouts),
+        _without_lesions(baselines, standouts),
     ]
     return "\n\n".join(parts)
 
@@ -233,13 +233,13 @@ def run_summary(
         tracking_uri: of MLflow.
     """
     look = f"mlflow ui --backend-store-uri {tracking_uri}" if tracking_uri.startswith("sqlite") else tracking_uri
-    rows: list[LeaderboardRow] = leaderboard.to_dict("records")
+    rows = leaderboard.to_dict("records")
     folds = rows[0].get("folds", 1)
     heads = ["out-of-fold AUROC", "AUROC of the folds"] if folds > 1 else ["validation AUROC"]
     trials = [["trial", "status", *heads, "gain over the colour baseline", "epochs", "seconds"]]
     for row in rows:
         auroc = estimate(estimate_from(row["validation_auroc"], row["low"], row["high"]))
-        gain = estimate(trial_gain(row))
+        gain = estimate(against(row, COLOURS)["difference"])
         aurocs = [auroc, spread(row)] if folds > 1 else [auroc]
         trials.append([row["trial"], row["status"], *aurocs, gain, str(row["epochs_trained"]), f"{row['seconds']:.0f}"])
     scores, without_twins = report["all"], report["without_twins"]
@@ -268,7 +268,7 @@ Next:
 
 
 def _without_lesions(baselines: Mapping[str, float | None], found: Sequence[Standout]) -> str:
-    rows = [[f"AUROC of the {name} alone", number(auroc)] for name, auroc in baselines.items()]
+    rows = [[f"AUROC of the {TITLES[name]}", number(auroc)] for name, auroc in baselines.items() if name != COLOURS]
     scores = ["Other baselines that see no lesion, trained on train, evaluated on test", table(rows)] if rows else []
     traces = ["Traces that tell the classes apart, the strongest first", *(f"  {trace_words(each)}" for each in found)]
     return "\n".join([*scores, *(traces if found else [strongest_trace(found)])])

@@ -1,13 +1,14 @@
 """The card of the step `train`: a live view of a trial."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from metaflow.cards import Markdown, ProgressBar, VegaChart
 
-from skinlib.evaluation.selection import ShortcutComparison
-from skinlib.reporting.components import Card, column_title, table, trial_gain_note
+from skinlib.audit.baselines import COLOURS
+from skinlib.reporting.components import Card, column_title, gain_note, table
 from skinlib.reporting.figures import BLUE, VERMILION
+from skinlib.reporting.text import against
 from skinlib.training.result import Epoch
 from skinlib.training.trial import Trial
 
@@ -43,16 +44,16 @@ class TrainingCard:
             chart.update(_chart(history, self._epochs, *curves))
         self._card.refresh()
 
-    def finish(self, status: str, reason: str, above_shortcut: ShortcutComparison) -> None:
+    def finish(self, status: str, reason: str, above: Mapping[str, float | None]) -> None:
         """Show how the trial ended and its gain over the colour baseline.
 
         Args:
             status: as in `TrialResult`.
             reason: as in `TrialResult`.
-            above_shortcut: from `selection.against_shortcut`.
+            above: from `selection.against_baselines`.
         """
         words = reason.replace("<", "< ")  # otherwise the card takes what follows for HTML
-        note = trial_gain_note(above_shortcut) if "above_shortcut" in above_shortcut else ""
+        note = gain_note(against(above, COLOURS)) if f"above_{COLOURS}" in above else ""
         parts = [f"{self._title}: {status}", words, self._summary, note]
         self._heading.update("\n\n".join(part for part in parts if part))
         self._card.refresh()

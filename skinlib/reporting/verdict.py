@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from skinlib.evaluation.scores import Report
 from skinlib.evaluation.subgroups import UNKNOWN
-from skinlib.reporting.baseline_words import compared, near_baseline
+from skinlib.reporting.baseline_words import near_baseline
 from skinlib.reporting.numbers import estimate
 
 
@@ -39,7 +39,7 @@ def _ranking(report: Report) -> str:
 
 
 def _baselines(report: Report) -> list[str]:
-    baselines = compared(report["all"])
+    baselines = report["all"]["baselines"]
     reached = ", ".join(f"{name} {estimate(of['auroc'])}" for name, of in baselines.items())
     return [f"Baselines that do not see the lesion reach: {reached}.", *filter(None, [near_baseline(baselines)])]
 

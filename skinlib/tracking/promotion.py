@@ -20,7 +20,7 @@ from skinlib.data.packing import PackedDataset
 from skinlib.errors import TrackingError, without_credentials
 from skinlib.evaluation.comparison import compare
 from skinlib.evaluation.intervals import Estimate, is_above_zero
-from skinlib.evaluation.scores import AgainstShortcut
+from skinlib.evaluation.scores import AgainstBaseline
 from skinlib.tracking import registry
 from skinlib.tracking.connection import connect, is_missing
 from skinlib.tracking.runs import RecordedRun, to_tags
@@ -57,7 +57,7 @@ class Contest:
     groups: NDArray[np.int64]
     test: NDArray[np.int64]
     probabilities: NDArray[np.float64]
-    above_shortcut: AgainstShortcut
+    above_shortcut: AgainstBaseline
 
 
 def model_name(name: str, synthetic: bool, branch: str) -> str:

@@ -47,7 +47,8 @@ def test_selection_calibration_and_threshold_use_the_out_of_fold_predictions(don
         "[run.data.best_result['validation_probabilities'].tolist(), run.data.classifier, "
         "run.data.labels[run.data.split['train']].tolist(), {t.data.fold: t.data.result['validation_probabilities']"
         ".tolist() for t in run['train'] if t.data.result['status'] == 'finished'}, "
-        "[fold['validation'].tolist() for fold in run.data.folds], run.data.shortcut_validation.tolist()]"
+        "[fold['validation'].tolist() for fold in run.data.folds], "
+        "run.data.baselines['validation']['colours'].tolist()]"
     )
     of_image = {i: p for fold, found in by_fold.items() for i, p in zip(folds[int(fold) - 1], found, strict=True)}
     assert best == [of_image[i] for i in sorted(of_image)]

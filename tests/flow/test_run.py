@@ -76,7 +76,7 @@ def test_the_leaderboard_has_every_trial_and_the_winner_first(done):
 def test_every_trial_is_compared_with_the_colour_baseline(done):
     rows = done.read("run.data.leaderboard.to_dict('records')")
     for row in rows[:2]:
-        assert row["above_shortcut"] == pytest.approx(row["validation_auroc"] - row["shortcut_auroc"])
+        assert row["above_colours"] == pytest.approx(row["validation_auroc"] - row["colours_auroc"])
 
 
 def test_every_trial_is_compared_with_the_file_traces_alone(done):
@@ -132,13 +132,13 @@ def test_what_is_served_was_chosen_on_validation_images(done):
     assert np.mean(calibrated > served["threshold"] + 1e-12) < 0.95
 
 
-def test_the_report_has_intervals_shortcut_and_calibration(done):
+def test_the_report_has_intervals_baselines_and_calibration(done):
     scores = done.read("run.data.test_report")["all"]
     assert scores["auroc"]["value"] == pytest.approx(done.read("run.data.test_metrics['auroc']"), abs=1e-12)
     low, high = scores["auroc"]["interval"]
     assert low < high
-    assert scores["shortcut"]["difference"]["value"] is not None
-    assert scores["baselines"]["file traces"]["difference"]["value"] is not None
+    assert list(scores["baselines"]) == ["colours", "file traces", "source"]
+    assert all(of["difference"]["value"] is not None for of in scores["baselines"].values())
     assert scores["calibration"]["before"]["brier"]["value"] > 0
 
 
@@ -236,12 +236,12 @@ def test_mlflow_has_the_curve_of_every_epoch(client, mlflow_runs):
     assert [point.step for point in points] == [1, 2, 3]
 
 
-def test_mlflow_has_the_shortcut_in_every_run(mlflow_runs):
+def test_mlflow_has_the_baselines_in_every_run(mlflow_runs):
     parent = next(run for run in mlflow_runs if "mlflow.parentRunId" not in run.data.tags)
     finished = [run for run in mlflow_runs if "mlflow.parentRunId" in run.data.tags and run.info.status == "FINISHED"]
-    assert {"test_auroc_low", "test_shortcut_auroc", "test_above_shortcut_high"} <= parent.data.metrics.keys()
+    assert {"test_auroc_low", "test_colours_auroc", "test_above_colours_high"} <= parent.data.metrics.keys()
     assert {"test_file_traces_auroc_low", "test_above_file_traces"} <= parent.data.metrics.keys()
-    assert all({"shortcut_auroc", "above_shortcut_low"} <= run.data.metrics.keys() for run in finished)
+    assert all({"colours_auroc", "above_colours_low"} <= run.data.metrics.keys() for run in finished)
     assert all({"file_traces_auroc", "above_file_traces"} <= run.data.metrics.keys() for run in finished)
 
 

@@ -52,13 +52,13 @@ def report(kind: str = "full") -> Report:
     """A report with every part ("full"), with labels and scores only ("no twins"), or of benign images ("benign")."""
     twins = np.arange(100) % 20 == 0 if kind == "full" else None
     n = 60 if kind == "benign" else 100
-    shortcut = np.where(np.arange(100) % 3, PROBABILITIES, 0.5)
-    columns: dict[str, Any] = {"shortcut_probabilities": shortcut[:n], "twins": twins}
+    colours = np.where(np.arange(100) % 3, PROBABILITIES, 0.5)
+    columns: dict[str, Any] = {"baselines": {"colours": colours[:n]}, "twins": twins}
     if kind == "full":
         sources = ["north" if i % 3 else "south" for i in range(n)]
         traces = np.where(np.arange(100) % 4, PROBABILITIES, 0.4)
         columns |= {"metadata": {"source": sources, "age": [str(30 + i % 40) for i in range(n)]}, "source": "source"}
-        columns["baselines"] = {"file traces": traces, "source": 1.0 * (PROBABILITIES > 0.6)}
+        columns["baselines"] |= {"file traces": traces, "source": 1.0 * (PROBABILITIES > 0.6)}
     return report_of(LABELS[:n], PROBABILITIES[:n], THRESHOLD, **columns)
 
 
@@ -67,7 +67,7 @@ def report_of(labels: NDArray[np.int64], probabilities: NDArray[np.float64], thr
     columns = {
         "groups": np.arange(len(labels)),
         "uncalibrated": probabilities**2,
-        "shortcut_probabilities": np.full(len(labels), 0.5),
+        "baselines": {"colours": np.full(len(labels), 0.5)},
         "uncertain": abs(probabilities - threshold) < 0.1,
         "unfamiliar": np.arange(len(labels)) % 10 == 0,
         "unsupported": np.arange(len(labels)) % 10 == 1,
@@ -131,10 +131,10 @@ def search(finished: int, diverged: int = 1) -> tuple[pd.DataFrame, dict[str, li
             "high": auroc + 0.02,
             "behind_best": 0.955 - auroc if finished > 1 else 0.0,
             "standard_error": 0.006,
-            "shortcut_auroc": 0.861,
-            "above_shortcut": auroc - 0.861,
-            "above_shortcut_low": auroc - 0.9,
-            "above_shortcut_high": auroc - 0.83,
+            "colours_auroc": 0.861,
+            "above_colours": auroc - 0.861,
+            "above_colours_low": auroc - 0.9,
+            "above_colours_high": auroc - 0.83,
         }
         failed = i >= finished
         rows.append(

@@ -71,14 +71,3 @@ def test_distance_is_in_standard_deviations_of_the_training_images():
 def test_distance_is_undefined_if_the_training_images_do_not_differ():
     rows = shortcut.distance(np.full((4, 6), 0.6), shortcut.fit(np.full((6, 6), 0.5), np.arange(6) % 2))
     assert [row["deviations"] for row in rows] == [None] * 6
-
-
-def test_the_images_of_a_fold_are_predicted_by_a_baseline_that_has_not_seen_them():
-    colours, labels = made(60)
-    parts = [np.arange(start, 60, 3) for start in (2, 0, 1)]
-    folds = [{"train": np.setdiff1d(np.arange(60), part), "validation": part} for part in parts]
-    found = shortcut.held_out(colours, labels, folds)
-    for fold in folds:
-        fitted = shortcut.fit(colours[fold["train"]], labels[fold["train"]])
-        expected = shortcut.probabilities(colours[fold["validation"]], fitted)
-        np.testing.assert_array_equal(found[fold["validation"]], expected)

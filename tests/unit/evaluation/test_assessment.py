@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from skinlib.audit import shortcut
 from skinlib.evaluation.assessment import assess
 from skinlib.evaluation.metrics import binary_metrics
 from skinlib.evaluation.stress import SHIFTS
@@ -28,7 +27,6 @@ def assessment(classifier, images):
         classifier,
         images,
         labels,
-        colours=shortcut.colours(images),
         groups=np.arange(8),
         twins=np.arange(8) == 0,
         described={"source": ["a", "b"] * 4},

@@ -30,7 +30,7 @@ def images(n: int = 300, seed: int = 0) -> dict[str, Any]:
         "threshold": 0.3,
         "groups": groups,
         "uncalibrated": calibrate(probabilities, 0.5),
-        "shortcut_probabilities": 1 / (1 + np.exp(-rng.normal(labels, 1))),
+        "baselines": {"colours": 1 / (1 + np.exp(-rng.normal(labels, 1)))},
         "uncertain": abs(probabilities - 0.3) < 0.05,
         "unfamiliar": np.arange(n) % 20 == 0,
         "unsupported": np.arange(n) % 20 == 1,
@@ -41,6 +41,13 @@ def images(n: int = 300, seed: int = 0) -> dict[str, Any]:
 IMAGES = images()
 REPORT = build_report(**IMAGES)
 LABELS, PROBABILITIES = IMAGES["labels"], IMAGES["probabilities"]
+
+
+def in_order(index: Any) -> dict[str, Any]:
+    """The arguments for some of the images."""
+    baselines = {name: each[index] for name, each in IMAGES["baselines"].items()}
+    kept = {name: each[index] for name, each in IMAGES.items() if name not in ("threshold", "baselines")}
+    return {**IMAGES, **kept, "baselines": baselines}
 
 
 def test_a_report_is_plain() -> None:
@@ -137,22 +144,15 @@ def test_predictive_values_follow_from_sensitivity_specificity_and_prevalence() 
         assert row["npv"]["value"] == pytest.approx(well[1] / (sick[1] + well[1]))
 
 
-def test_the_shortcut_is_compared_on_the_same_images() -> None:
-    shortcut = REPORT["all"]["shortcut"]
-    paired = delong(LABELS, PROBABILITIES, IMAGES["shortcut_probabilities"])
-    assert shortcut["auroc"]["value"] == pytest.approx(paired.second)
-    assert shortcut["difference"] == {"value": paired.difference, "interval": paired.interval}
-
-
 OTHERS = {
     "file traces": np.random.default_rng(1).normal(LABELS, 1),
     "source": np.random.default_rng(2).integers(0, 3, 300) + LABELS,
 }
-WITH_OTHERS = build_report(**IMAGES, baselines=OTHERS)
+WITH_OTHERS = build_report(**{**IMAGES, "baselines": IMAGES["baselines"] | OTHERS})
 
 
 def test_every_baseline_is_compared_on_the_same_images() -> None:
-    for name, scores in OTHERS.items():
+    for name, scores in (IMAGES["baselines"] | OTHERS).items():
         found, paired = WITH_OTHERS["all"]["baselines"][name], delong(LABELS, PROBABILITIES, scores)
         assert found["auroc"]["value"] == pytest.approx(roc_auc_score(LABELS, scores))
         assert found["auroc"]["interval"][0] < found["auroc"]["value"] < found["auroc"]["interval"][1]
@@ -167,7 +167,7 @@ def test_baselines_are_compared_without_twins_too() -> None:
 
 def test_further_baselines_change_no_other_figure() -> None:
     for which in ("all", "without_twins"):
-        assert {**WITH_OTHERS[which], "baselines": {}} == REPORT[which]
+        assert {**WITH_OTHERS[which], "baselines": REPORT[which]["baselines"]} == REPORT[which]
 
 
 def test_the_metrics_of_a_run_have_every_baseline() -> None:
@@ -180,9 +180,9 @@ def test_the_metrics_of_a_run_have_every_baseline() -> None:
 
 def test_scores_without_twins_are_those_of_the_other_images() -> None:
     kept = ~IMAGES["twins"]
-    columns = {name: each[kept] for name, each in IMAGES.items() if name != "threshold"}
+    columns = in_order(kept)
     assert REPORT["n_twins"] == IMAGES["twins"].sum() > 0
-    assert build_report(**{**columns, "threshold": 0.3, "twins": None})["all"] == REPORT["without_twins"]
+    assert build_report(**{**columns, "twins": None})["all"] == REPORT["without_twins"]
 
 
 @pytest.mark.parametrize(("twins", "n"), [(None, None), (np.zeros(300, dtype=bool), 0)])
@@ -194,7 +194,7 @@ def test_without_known_twins_there_are_no_scores_without_them(twins: np.ndarray 
 
 def test_the_order_of_the_images_does_not_change_the_report() -> None:
     order = Random(0).sample(range(300), 300)
-    shuffled = build_report(**{name: each if name == "threshold" else each[order] for name, each in IMAGES.items()})
+    shuffled = build_report(**in_order(order))
 
     def rounded(text: str) -> Any:
         return json.loads(text, parse_float=lambda number: round(float(number), 10))
@@ -214,11 +214,9 @@ def test_undefined_metrics_of_a_single_class_are_none(label: int) -> None:
     one = images(50) | {"labels": np.full(50, label), "twins": None}
     scores = build_report(**one)["all"]
     nothing = {"value": None, "interval": None}
-    point = scores["operating_point"]
+    point, colours = scores["operating_point"], scores["baselines"]["colours"]
     absent, present = ("sensitivity", "specificity") if label == 0 else ("specificity", "sensitivity")
-    assert (
-        scores["auroc"] == scores["shortcut"]["auroc"] == scores["shortcut"]["difference"] == point[absent] == nothing
-    )
+    assert scores["auroc"] == colours["auroc"] == colours["difference"] == point[absent] == nothing
     assert point[present]["value"] is not None
     for row in (*scores["specificity_at_sensitivity"], *scores["sensitivity_at_specificity"]):
         assert (row["value"], row["interval"]) == (None, None)
@@ -247,7 +245,7 @@ def test_flat_metrics_are_those_of_the_report() -> None:
         scores["auroc"]["value"],
         *scores["auroc"]["interval"],
     ]
-    assert flat["above_shortcut"] == scores["shortcut"]["difference"]["value"]
+    assert flat["above_colours"] == scores["baselines"]["colours"]["difference"]["value"]
     assert flat["auroc_without_twins"] == full["without_twins"]["auroc"]["value"]
     assert flat["ece"] == scores["calibration"]["after"]["ece"]
     assert flat["specificity"] == scores["operating_point"]["specificity"]["value"]

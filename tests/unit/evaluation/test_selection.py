@@ -13,7 +13,7 @@ from skinlib.training.result import TrialSummary
 LABELS = np.array([0] * 60 + [1] * 40)
 GROUPS = np.arange(100)
 NOISE = np.random.default_rng(0).normal(size=100)
-SHORTCUT = np.clip(0.5 + 0.1 * LABELS + 0.2 * np.random.default_rng(1).normal(size=100), 0, 1)
+COLOURS = np.clip(0.5 + 0.1 * LABELS + 0.2 * np.random.default_rng(1).normal(size=100), 0, 1)
 
 
 def scores(skill: float, seed: int) -> np.ndarray:
@@ -49,7 +49,7 @@ FAILED: TrialSummary = {
 
 def rank(results: dict[str, TrialSummary], **hyperparameters: Any) -> Any:
     trials = {key: {"learning_rate": 0.001} | hyperparameters for key in results}
-    return selection.leaderboard(trials, results, LABELS, GROUPS, SHORTCUT)
+    return selection.leaderboard(trials, results, LABELS, GROUPS, {"colours": COLOURS})
 
 
 def test_the_best_trial_wins_if_it_is_better_by_more_than_noise() -> None:
@@ -93,14 +93,14 @@ def test_the_standard_error_is_that_of_the_paired_difference() -> None:
     assert board.loc["first", "behind_best"] == 0
 
 
-def test_a_row_has_the_interval_of_the_auroc_and_the_difference_to_the_shortcut() -> None:
+def test_a_row_has_the_interval_of_the_auroc_and_the_difference_to_a_baseline() -> None:
     probabilities = scores(2, 1)
     row = rank({"a": result(probabilities)}).iloc[0]
     assert row["validation_auroc"] == pytest.approx(roc_auc_score(LABELS, probabilities))
     assert row["low"] < row["validation_auroc"] < row["high"]
-    assert row["shortcut_auroc"] == pytest.approx(roc_auc_score(LABELS, SHORTCUT))
-    assert row["above_shortcut"] == pytest.approx(row["validation_auroc"] - row["shortcut_auroc"])
-    assert row["above_shortcut_low"] < row["above_shortcut"] < row["above_shortcut_high"]
+    assert row["colours_auroc"] == pytest.approx(roc_auc_score(LABELS, COLOURS))
+    assert row["above_colours"] == pytest.approx(row["validation_auroc"] - row["colours_auroc"])
+    assert row["above_colours_low"] < row["above_colours"] < row["above_colours_high"]
 
 
 def test_a_trial_that_separates_perfectly_has_no_interval() -> None:
@@ -127,21 +127,21 @@ def test_a_sweep_without_a_model_says_why_each_trial_failed() -> None:
         rank({"a": FAILED, "b": FAILED})
 
 
-def test_a_row_has_the_difference_to_every_other_baseline() -> None:
-    probabilities, others = scores(2, 1), {"file traces": scores(1, 3), "source": SHORTCUT}
+def test_a_row_has_the_difference_to_every_baseline() -> None:
+    probabilities, others = scores(2, 1), {"file traces": scores(1, 3), "source": COLOURS}
     results = {"a": result(probabilities)}
-    board = selection.leaderboard({"a": {"epochs": 2}}, results, LABELS, GROUPS, SHORTCUT, others)
+    board = selection.leaderboard({"a": {"epochs": 2}}, results, LABELS, GROUPS, {"colours": COLOURS, **others})
     row = board.iloc[0]
     assert row["file_traces_auroc"] == pytest.approx(roc_auc_score(LABELS, others["file traces"]))
     assert row["above_file_traces"] == pytest.approx(row["validation_auroc"] - row["file_traces_auroc"])
     assert row["above_file_traces_low"] < row["above_file_traces"] < row["above_file_traces_high"]
-    assert row["source_auroc"] == row["shortcut_auroc"]
+    assert row["source_auroc"] == row["colours_auroc"]
     assert list(board.columns[list(board.columns).index("seconds") + 1 :]) == ["epochs"]
 
 
-def test_a_failed_trial_has_the_auroc_of_the_shortcut_only() -> None:
-    found = selection.against_shortcut(LABELS, np.zeros(0), SHORTCUT)
-    assert found == {"shortcut_auroc": pytest.approx(roc_auc_score(LABELS, SHORTCUT))}
+def test_a_failed_trial_has_the_auroc_of_the_baselines_only() -> None:
+    found = selection.against_baselines(LABELS, np.zeros(0), {"colours": COLOURS})
+    assert found == {"colours_auroc": pytest.approx(roc_auc_score(LABELS, COLOURS))}
 
 
 def test_a_row_of_a_cross_validated_trial_has_the_spread_over_its_folds() -> None:

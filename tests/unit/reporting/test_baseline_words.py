@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from skinlib.evaluation.scores import AgainstShortcut
+from skinlib.evaluation.scores import AgainstBaseline
 from skinlib.reporting import baseline_words
 from tests.unit import results
 
@@ -43,7 +43,7 @@ def test_the_strongest_trace_is_the_first() -> None:
     assert baseline_words.strongest_trace([]) == "No single trace tells the classes apart."
 
 
-def against(auroc: float | None, gain: float | None, *interval: float) -> AgainstShortcut:
+def against(auroc: float | None, gain: float | None, *interval: float) -> AgainstBaseline:
     return {
         "auroc": {"value": auroc, "interval": None},
         "difference": {"value": gain, "interval": list(interval) or None},
@@ -80,9 +80,3 @@ def test_the_closest_baseline_is_named() -> None:
 
 def test_an_undefined_gain_gives_no_verdict() -> None:
     assert baseline_words.near_baseline({"colours": against(None, None)}) == ""
-
-
-def test_the_colours_are_compared_first() -> None:
-    scores = results.report()["all"]
-    assert list(baseline_words.compared(scores)) == ["colours", "file traces", "source"]
-    assert baseline_words.compared(scores)["colours"] == scores["shortcut"]

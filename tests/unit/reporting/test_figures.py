@@ -103,7 +103,7 @@ def test_roc_figure_states_areas_and_operating_point_with_intervals():
     point = FULL["operating_point"]
     for expected in (
         f"AUROC {estimate(FULL['auroc'])}",
-        f"AUROC of the colour baseline\n{estimate(FULL['shortcut']['auroc'])}",
+        f"AUROC of the colour baseline\n{estimate(FULL['baselines']['colours']['auroc'])}",
         "threshold 0.300",
         f"sensitivity {estimate(point['sensitivity'])}",
         f"specificity {estimate(point['specificity'])}",

@@ -22,7 +22,7 @@ def test_card_compares_the_trials_with_the_best_and_with_the_colour_baseline(car
 
 def test_card_says_when_the_gain_over_the_colour_baseline_may_be_noise(card):
     board, histories = search(1)
-    board["above_shortcut_low"] = -0.01
+    board["above_colours_low"] = -0.01
     leaderboard_card.show(card, board, histories, "")
     assert "0.089 (-0.010 to 0.120), which may be noise." in card.text()
 

@@ -13,8 +13,8 @@ POINT, CALIBRATION = FULL["operating_point"], FULL["calibration"]
     ("section", "name", "value"),
     [
         ("Ranking", "AUROC", FULL["auroc"]),
-        ("Ranking", "AUROC of the colour baseline", FULL["shortcut"]["auroc"]),
-        ("Ranking", "gain over the colour baseline", FULL["shortcut"]["difference"]),
+        ("Ranking", "AUROC of the colour baseline", FULL["baselines"]["colours"]["auroc"]),
+        ("Ranking", "gain over the colour baseline", FULL["baselines"]["colours"]["difference"]),
         ("Ranking", "average precision", FULL["average_precision"]),
         ("Ranking", "specificity at 90% sensitivity", FULL["specificity_at_sensitivity"][0]),
         ("Ranking", "specificity at 95% sensitivity", FULL["specificity_at_sensitivity"][1]),

@@ -50,13 +50,13 @@ def full():
 
 def test_card_opens_with_the_model_and_the_colour_baseline(full):
     scores = results.report()["all"]
-    shortcut = scores["shortcut"]
+    colours = scores["baselines"]["colours"]
     for words in (
         "Test: resnet18-128px",
         "**Never use it.**",
         f"**AUROC {estimate(scores['auroc'])}** on 100 test images, 40 malignant",
-        f"**Colour baseline: AUROC {estimate(shortcut['auroc'])}.** The model's gain over it is "
-        f"{estimate(shortcut['difference'])}",
+        f"**Colour baseline: AUROC {estimate(colours['auroc'])}.** The model's gain over it is "
+        f"{estimate(colours['difference'])}",
         "Test images with a twin (the same lesion) in training: 5.",
     ):
         assert words in full.text()

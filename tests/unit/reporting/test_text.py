@@ -19,9 +19,10 @@ LEADERBOARD = pd.DataFrame(
         "validation_auroc": [0.9],
         "low": [0.85],
         "high": [0.94],
-        "above_shortcut": [0.04],
-        "above_shortcut_low": [math.nan],
-        "above_shortcut_high": [math.nan],
+        "colours_auroc": [0.86],
+        "above_colours": [0.04],
+        "above_colours_low": [math.nan],
+        "above_colours_high": [math.nan],
         "epochs_trained": [3],
         "seconds": [1.0],
     }
@@ -159,8 +160,8 @@ def test_run_summary_shows_the_metrics_with_the_baseline_and_without_twins():
     for name, of in {
         "AUROC": report["all"]["auroc"],
         "AUROC without twins in training": report["without_twins"]["auroc"],
-        "AUROC of the colour baseline": report["all"]["shortcut"]["auroc"],
-        "gain over the colour baseline": report["all"]["shortcut"]["difference"],
+        "AUROC of the colour baseline": report["all"]["baselines"]["colours"]["auroc"],
+        "gain over the colour baseline": report["all"]["baselines"]["colours"]["difference"],
         "AUROC of the file traces alone": report["all"]["baselines"]["file traces"]["auroc"],
         "AUROC of the source alone": report["all"]["baselines"]["source"]["auroc"],
         "sensitivity": report["all"]["operating_point"]["sensitivity"],
@@ -192,7 +193,7 @@ def audit():
 
 
 def test_audit_report_names_a_few_pairs_and_counts_the_rest(audit):
-    shown = text.audit_report(audit, None, {}, limit=2)
+    shown = text.audit_report(audit, {}, {"colours": None}, [], limit=2)
     first = "  train/benign/1.jpg  test/malignant/3.jpg\n"
     assert f"Exact duplicates: 3 pairs\n{first}" in shown
     assert "  and 1 more; --json lists all" in shown
@@ -204,14 +205,14 @@ def test_audit_report_names_a_few_pairs_and_counts_the_rest(audit):
 
 def test_audit_report_shows_the_baselines_and_the_traces(audit):
     found = [results.standout(), results.standout(trace="exif", value="yes", benign=0)]
-    shown = text.audit_report(audit, 0.86, {}, {"file traces": 0.88, "source": None}, found)
+    shown = text.audit_report(audit, {}, {"colours": 0.86, "file traces": 0.88, "source": None}, found)
     assert "  AUROC of the file traces alone      0.880\n  AUROC of the source alone       undefined\n" in shown
     assert f"the strongest first\n  {trace_words(found[0])}\n  {trace_words(found[1])}" in shown
-    assert text.audit_report(audit, None, {}).endswith("\n\nNo single trace tells the classes apart.")
+    assert text.audit_report(audit, {}, {}, []).endswith("\n\nNo single trace tells the classes apart.")
 
 
 def test_audit_report_shows_images_and_colours_by_split_and_class(audit):
-    rows = [line.split() for line in text.audit_report(audit, 0.861, {}).split("\n")]
+    rows = [line.split() for line in text.audit_report(audit, {}, {"colours": 0.861}, []).split("\n")]
     assert ["train", "1,440", "1,195"] in rows
     assert ["train", "benign", "train", "malignant", "test", "malignant"] in rows
     assert ["mean", "of", "red", "0.250", "0.250", "0.250"] in rows
@@ -219,7 +220,8 @@ def test_audit_report_shows_images_and_colours_by_split_and_class(audit):
 
 def test_audit_report_counts_unusable_files_by_reason(audit):
     keys = [f"train/benign/{i}.heic" for i in range(1200)]
-    rows = [line.strip() for line in text.audit_report(audit, 0.861, {"it is a HEIC photograph": keys}).split("\n")]
+    shown = text.audit_report(audit, {"it is a HEIC photograph": keys}, {}, [])
+    rows = [line.strip() for line in shown.split("\n")]
     assert rows[0] == "Unusable files, left out: 1,200"
     named = "train/benign/0.heic, train/benign/1.heic, train/benign/2.heic"
     assert rows[1] == f"1,200  it is a HEIC photograph, such as {named}"

@@ -37,7 +37,7 @@ def test_card_shows_how_the_trial_ended(card):
 
 def test_card_shows_the_gain_over_the_colour_baseline_at_the_end(card):
     training = TrainingCard(card, TRIAL)
-    above = {"shortcut_auroc": 0.861, "above_shortcut": 0.05, "above_shortcut_low": 0.02, "above_shortcut_high": 0.08}
+    above = {"colours_auroc": 0.861, "above_colours": 0.05, "above_colours_low": 0.02, "above_colours_high": 0.08}
     training.finish("finished", "all 20 epochs", above)
     assert "Colour baseline: AUROC 0.861" in card.text()
     assert "0.050 (0.020 to 0.080)" in card.text()

@@ -20,7 +20,7 @@ def test_it_says_what_is_not_known() -> None:
 
 def test_a_model_that_is_no_better_than_colours_is_said_to_be() -> None:
     labels = results.LABELS
-    same = results.report_of(labels, results.PROBABILITIES, 0.5, shortcut_probabilities=results.PROBABILITIES)
+    same = results.report_of(labels, results.PROBABILITIES, 0.5, baselines={"colours": results.PROBABILITIES})
     assert "not below the model, so this result does not show" in verdict(same, {}, [])
     assert "does not show" not in verdict(results.report(), {}, [])
     assert "do not see the lesion reach: colours 0.8" in verdict(results.report(), {}, [])
