@@ -78,7 +78,7 @@ def fit_temperature(labels: NDArray[np.int64], probabilities: NDArray[np.float64
 
 
 def reliability(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: NDArray[np.int64], seed: int = 0
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: NDArray[np.int64]
 ) -> Reliability:
     """Compare predicted probabilities with labels.
 
@@ -86,7 +86,6 @@ def reliability(
         labels: int (N,), 1 is malignant.
         probabilities: float (N,) in 0..1.
         groups: int (N,), as in `intervals.share`.
-        seed: of `ece_noise`.
     """
     order = np.argsort(probabilities)  # so that the noise does not depend on the order of the images
     probabilities, malignant, groups = probabilities[order], labels[order] == 1, groups[order]
@@ -96,7 +95,7 @@ def reliability(
     def error(outcomes: NDArray[np.bool_]) -> NDArray[np.float64]:
         return np.asarray(np.abs((outcomes - probabilities) @ member).sum(axis=1) / len(probabilities))
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     noise = [
         error(rng.random((size, len(probabilities))) < probabilities)
         for size in intervals.batches(intervals.RESAMPLES, len(probabilities))

@@ -34,7 +34,6 @@ def compare(
     first: NDArray[np.float64],
     second: NDArray[np.float64],
     groups: NDArray[np.int64],
-    seed: int = 0,
 ) -> Comparison:
     """Compare the probabilities of two classifiers.
 
@@ -43,7 +42,6 @@ def compare(
         first: float (N,) in 0..1, calibrated.
         second: float (N,) in 0..1, calibrated.
         groups: int (N,), equal for images of the same lesion, which are resampled together.
-        seed: Of the bootstrap.
     """
     rankings = [Ranking(labels, probabilities) for probabilities in (first, second)]
     residuals = [_residuals(labels, probabilities) for probabilities in (first, second)]
@@ -53,7 +51,7 @@ def compare(
         errors = [np.abs(weights @ residual).sum(axis=1) / weights.sum(axis=1) for residual in residuals]
         return {"auroc": aurocs[0] - aurocs[1], "error": errors[0] - errors[1]}
 
-    drawn = intervals.bootstrap(statistics, groups, seed)
+    drawn = intervals.bootstrap(statistics, groups)
     above_zero = [bool(drawn[name][1] > 0) for name in ("auroc", "error")]  # the lower end; NaN is not above it
     return Comparison(intervals.estimate(*drawn["auroc"]), intervals.estimate(*drawn["error"]), *above_zero)
 

@@ -161,7 +161,6 @@ def build_report(
     twins: NDArray[np.bool_] | None = None,
     metadata: Mapping[str, Sequence[str]] | None = None,
     source: str | None = None,
-    seed: int = 0,
 ) -> Report:
     """Compute every metric of a classifier on held-out images.
 
@@ -178,20 +177,19 @@ def build_report(
         twins: bool (N,), whether each image has a twin in the training set; None if that was not checked.
         metadata: N values by column, "" where unknown.
         source: the column that names each image's source, if there is one.
-        seed: of the bootstrap.
     """
     sources = np.array(metadata[source] if metadata and source else [""] * len(labels), np.str_)
     flags = uncertain, unfamiliar, unsupported
     images = _Images(labels, probabilities, groups, uncalibrated, *flags, sources, baselines)
     without_twins = None
     if twins is not None and 0 < twins.sum() < len(labels):
-        without_twins = _scores(images.keep(~twins), threshold, seed)
+        without_twins = _scores(images.keep(~twins), threshold)
     return {
         "threshold": float(threshold),
         "n_twins": None if twins is None else int(twins.sum()),
-        "all": _scores(images, threshold, seed),
+        "all": _scores(images, threshold),
         "without_twins": without_twins,
-        "sources": subgroups.by_source(labels, probabilities, groups, sources, seed) if len(set(sources)) > 1 else [],
+        "sources": subgroups.by_source(labels, probabilities, groups, sources) if len(set(sources)) > 1 else [],
         "subgroups": subgroups.subgroups(labels, probabilities >= threshold, groups, metadata or {}),
     }
 
@@ -237,17 +235,14 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
     return flat
 
 
-def _scores(images: _Images, threshold: float, seed: int) -> Scores:
-    drawn = _bootstrap(images, seed)
-    within = None
-    if len(set(images.sources)) > 1:
-        within = subgroups.within_source(images.labels, images.probabilities, images.groups, images.sources, seed)
+def _scores(images: _Images, threshold: float) -> Scores:
+    drawn = _bootstrap(images)
     return {
         "n": len(images.labels),
         "n_malignant": int((images.labels == 1).sum()),
         "n_groups": len(np.unique(images.groups)),
         "auroc": intervals.estimate(*drawn["auroc"]),
-        "within_source": within,
+        "within_source": intervals.estimate(*drawn["within source"]) if len(set(images.sources)) > 1 else None,
         "average_precision": intervals.estimate(*drawn["average_precision"]),
         "baselines": {name: _against(images, each, drawn[_drawn(name)]) for name, each in images.baselines.items()},
         "specificity_at_sensitivity": [
@@ -262,16 +257,17 @@ def _scores(images: _Images, threshold: float, seed: int) -> Scores:
         "uncertain": intervals.share(images.uncertain, images.groups),
         "unfamiliar": intervals.share(images.unfamiliar, images.groups),
         "unsupported": intervals.share(images.unsupported, images.groups),
-        "calibration": _calibration(images, drawn, seed),
+        "calibration": _calibration(images, drawn),
         "roc": _roc(drawn),
         "decision_curve": decision_curve(images.labels, images.probabilities),
     }
 
 
-def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
+def _bootstrap(images: _Images) -> dict[str, NDArray[np.float64]]:
     """Compute all metrics that have a bootstrap interval, in the form that `intervals.bootstrap` returns."""
     ranking = Ranking(images.labels, images.probabilities)
     rankings = {_drawn(name): Ranking(images.labels, each) for name, each in images.baselines.items()}
+    within_source = subgroups.within_source(images.labels, images.probabilities, images.sources)
     predicted = {"brier before": images.uncalibrated, "brier after": images.probabilities}
 
     def statistics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -279,6 +275,7 @@ def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
         briers = {name: weights @ (each - images.labels) ** 2 / weights.sum(axis=1) for name, each in predicted.items()}
         return briers | {
             "auroc": positives.auroc(),
+            "within source": within_source(weights),
             "average_precision": positives.average_precision(),
             "roc": positives.sensitivity_at([1 - rate for rate in _FALSE_POSITIVE_RATES]),
             "sensitivity": positives.sensitivity_at(SPECIFICITIES),
@@ -286,7 +283,7 @@ def _bootstrap(images: _Images, seed: int) -> dict[str, NDArray[np.float64]]:
             **{name: each.positives(weights).auroc() for name, each in rankings.items()},
         }
 
-    return intervals.bootstrap(statistics, images.groups, seed)
+    return intervals.bootstrap(statistics, images.groups)
 
 
 def _drawn(baseline: str) -> str:
@@ -301,9 +298,9 @@ def _against(images: _Images, baseline: NDArray[np.float64], drawn: NDArray[np.f
     }
 
 
-def _calibration(images: _Images, drawn: dict[str, NDArray[np.float64]], seed: int) -> BeforeAndAfter:
+def _calibration(images: _Images, drawn: dict[str, NDArray[np.float64]]) -> BeforeAndAfter:
     def measured(when: str, probabilities: NDArray[np.float64]) -> Calibration:
-        reliability = calibration.reliability(images.labels, probabilities, images.groups, seed)
+        reliability = calibration.reliability(images.labels, probabilities, images.groups)
         return {"brier": intervals.estimate(*drawn[f"brier {when}"]), **reliability}
 
     return {"before": measured("before", images.uncalibrated), "after": measured("after", images.probabilities)}

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -46,28 +46,25 @@ class Subgroup(TypedDict):
 
 
 def within_source(
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
-    groups: NDArray[np.int64],
-    sources: NDArray[np.str_],
-    seed: int = 0,
-) -> Estimate:
-    """Estimate how often a malignant image scores higher than a benign one of the same source.
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], sources: NDArray[np.str_]
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """Prepare to compute how often a malignant image scores higher than a benign one of the same source.
 
     That is the mean of the sources' AUROCs, weighted by their number of such pairs. Unlike the plain AUROC, it gains
-    nothing from telling the sources apart. The interval is from a bootstrap over groups.
+    nothing from telling the sources apart.
 
     Args:
         labels: int (N,), 1 is malignant.
         probabilities: float (N,) in 0..1.
-        groups: int (N,), equal for images that are resampled together.
         sources: str (N,).
-        seed: Of the bootstrap.
+
+    Returns:
+        Maps weights, float (B, N), how often each image is drawn in each of B resamples, to float (B,).
     """
     parts = [np.flatnonzero(sources == each) for each in np.unique(sources)]
     rankings = [Ranking(labels[part], probabilities[part]) for part in parts]
 
-    def statistics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    def auroc(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         won, pairs = np.zeros(len(weights)), np.zeros(len(weights))
         for part, ranking in zip(parts, rankings, strict=True):
             positives = ranking.positives(weights[:, part])
@@ -75,22 +72,25 @@ def within_source(
             won += np.where(of_source > 0, np.nan_to_num(positives.auroc()) * of_source, 0)
             pairs += of_source
         with np.errstate(invalid="ignore"):
-            return {"auroc": won / pairs}
+            return np.asarray(won / pairs)
 
-    return intervals.estimate(*intervals.bootstrap(statistics, groups, seed)["auroc"])
+    return auroc
 
 
 def by_source(
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
-    groups: NDArray[np.int64],
-    sources: NDArray[np.str_],
-    seed: int = 0,
+    labels: NDArray[np.int64], probabilities: NDArray[np.float64], groups: NDArray[np.int64], sources: NDArray[np.str_]
 ) -> list[SourceScores]:
-    """Score each source; the arguments are those of `within_source`."""
+    """Score each source, the largest first.
+
+    Args:
+        labels: int (N,), 1 is malignant.
+        probabilities: float (N,) in 0..1.
+        groups: int (N,), equal for images that are resampled together.
+        sources: str (N,).
+    """
 
     def auroc(chosen: NDArray[np.bool_]) -> Estimate:
-        return auroc_estimate(labels[chosen], probabilities[chosen], groups[chosen], seed)
+        return auroc_estimate(labels[chosen], probabilities[chosen], groups[chosen])
 
     malignant, rows = labels == 1, list[SourceScores]()
     for source in np.unique(sources):

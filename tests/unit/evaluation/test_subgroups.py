@@ -24,17 +24,16 @@ def test_the_auroc_within_sources_is_the_mean_of_theirs_weighted_by_pairs() -> N
         here = source == SOURCES
         aurocs.append(roc_auc_score(LABELS[here], PROBABILITIES[here]))
         pairs.append(LABELS[here].sum() * (1 - LABELS[here]).sum())
-    found = within_source(LABELS, PROBABILITIES, GROUPS, SOURCES)
-    assert found["value"] == pytest.approx(np.average(aurocs, weights=pairs))
-    low, high = found["interval"]
-    assert low < found["value"] < high
+    of_all, resampled = within_source(LABELS, PROBABILITIES, SOURCES)(np.vstack([np.ones(N), RNG.integers(0, 3, N)]))
+    assert of_all == pytest.approx(np.average(aurocs, weights=pairs))
+    assert resampled == pytest.approx(of_all, abs=0.1)
 
 
 def test_a_model_that_tells_sources_apart_gains_nothing_within_them() -> None:
     by_camera = np.where(SOURCES == "A", 0.1, 0.9)
     labels = (RNG.random(N) < by_camera).astype(int)
     assert roc_auc_score(labels, by_camera) > 0.8
-    assert within_source(labels, by_camera, GROUPS, SOURCES)["value"] == 0.5
+    assert within_source(labels, by_camera, SOURCES)(np.ones((1, N))) == 0.5
 
 
 def test_each_source_is_scored_alone_and_against_all_benign_images() -> None:
