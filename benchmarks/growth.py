@@ -73,7 +73,7 @@ def measure(folder: Path, cache: Store) -> list[tuple[str, float, int]]:
     examples = whole["train"][:24]
     report = (
         manifest.summary(),
-        audit.summary(),
+        audit.summary,
         packed,
         examples,
         dict.fromkeys(predicted["validation"]),

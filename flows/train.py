@@ -103,7 +103,7 @@ class SkinLesionFlow(FlowSpec):
         pairs = lesions.search(packed, store, progress.printed("images compared"))
         audited = findings.audit_images(packed, pairs, self.group_columns)
         audited.refuse_conflicts()
-        self.manifest, self.audit = manifest.summary(), audited.summary()
+        self.manifest, self.audit = manifest.summary(), audited.summary
         self.labels, self.groups = packed.labels, audited.groups
         self.twins, self.colours = audited.twins, audited.colours
         self.folds = split.folds(manifest, self.groups, self.n_folds, self.validation_fraction, self.seed)

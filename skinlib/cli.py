@@ -176,9 +176,9 @@ def audit(url: str, group_by: str, source_column: str, as_json: bool) -> None:
     unusable = findings.by_reason(rejected)
     if as_json:
         more = {"baselines": scores, "traces": standouts, "unusable": unusable}
-        click.echo(json.dumps({**found.summary(), **more}))
+        click.echo(json.dumps({**found.summary, **more}))
     else:
-        click.echo(text.audit_report(found, unusable, scores, standouts))
+        click.echo(text.audit_report(found.summary, unusable, scores, standouts))
     found.refuse_conflicts()
 
 

@@ -20,71 +20,39 @@ Pairs = list[tuple[str, str]]  # of keys such as train/benign/1.jpg
 
 
 class AuditSummary(TypedDict):
-    """The artifact `audit`: an `Audit` without its arrays."""
+    """The artifact `audit`: what was found, as plain values; every list of pairs is sorted."""
 
-    exact_duplicates: Pairs
-    same_lesions: Pairs
-    leaks: Pairs
-    label_conflicts: Pairs
-    doubtful_labels: Pairs
-    counts: Counts
-    statistics: Statistics
-    n_groups: int
+    exact_duplicates: Pairs  # images with identical pixels
+    same_lesions: Pairs  # images that show the same lesion, without the identical ones
+    leaks: Pairs  # duplicates of both kinds across the splits, the key in train first
+    label_conflicts: Pairs  # images with identical pixels in different classes
+    doubtful_labels: Pairs  # images of the same lesion in different classes
+    counts: Counts  # images by split and class
+    statistics: Statistics  # means over the images, in 0..1; classes without images are left out
+    n_groups: int  # images, if all duplicates of an image count as one
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found; every list of pairs is sorted.
+    """What was found, and arrays for N images.
 
     Attributes:
-        exact_duplicates: Images with identical pixels.
-        same_lesions: Images that show the same lesion, without the identical ones.
-        leaks: Duplicates of both kinds across the splits, the key in train first.
-        label_conflicts: Images with identical pixels in different classes.
-        doubtful_labels: Images of the same lesion in different classes.
-        counts: Images by split and class.
-        statistics: Mean colour statistics over the images, in 0..1, by split, class and name; classes without images
-            are left out.
+        summary: As plain values.
         groups: int64 (N,), equal for images that a chain of duplicates or equal metadata joins; numbered from 0 in the
             order of the keys.
         twins: bool (N,), True for test images whose group has images in train.
         colours: float64 (N, 6), from `shortcut.colours`.
     """
 
-    exact_duplicates: Pairs
-    same_lesions: Pairs
-    leaks: Pairs
-    label_conflicts: Pairs
-    doubtful_labels: Pairs
-    counts: Counts
-    statistics: Statistics
+    summary: AuditSummary
     groups: NDArray[np.int64]
     twins: NDArray[np.bool_]
     colours: NDArray[np.float64]
 
-    @property
-    def n_groups(self) -> int:
-        """Number of images, if all duplicates of an image count as one."""
-        return len(np.unique(self.groups))
-
-    def summary(self) -> AuditSummary:
-        """Return everything except the arrays, and `n_groups`, as plain values."""
-        return {
-            "exact_duplicates": self.exact_duplicates,
-            "same_lesions": self.same_lesions,
-            "leaks": self.leaks,
-            "label_conflicts": self.label_conflicts,
-            "doubtful_labels": self.doubtful_labels,
-            "counts": self.counts,
-            "statistics": self.statistics,
-            "n_groups": self.n_groups,
-        }
-
     def refuse_conflicts(self) -> None:
         """Raise DataError if identical images are in different classes."""
-        if self.label_conflicts:
-            named = "; ".join(f"{a} and {b}" for a, b in self.label_conflicts[:3])
-            n = len(self.label_conflicts)
+        if conflicts := self.summary["label_conflicts"]:
+            named, n = "; ".join(f"{a} and {b}" for a, b in conflicts[:3]), len(conflicts)
             raise DataError(
                 f"{n:,} pair{'s' if n > 1 else ''} of identical images are in different classes, such as {named}; "
                 "remove the wrong one of each pair, or both."
@@ -110,18 +78,17 @@ def audit_images(packed: PackedDataset, found: Found, group_by: Sequence[str] = 
     def named(pairs: Sequence[tuple[int, int]]) -> Pairs:
         return sorted((keys[i], keys[j]) for i, j in pairs)
 
-    return Audit(
-        exact_duplicates=named(exact),
-        same_lesions=named(near),
-        leaks=named(leaks),
-        label_conflicts=named([(i, j) for i, j in exact if labels[i] != labels[j]]),
-        doubtful_labels=named([(i, j) for i, j in near if labels[i] != labels[j]]),
-        counts=packed.manifest.summary()["counts"],
-        statistics=_statistics(colours, np.array(splits), packed.labels),
-        groups=groups,
-        twins=~in_train & np.isin(groups, groups[in_train]),
-        colours=colours,
-    )
+    summary: AuditSummary = {
+        "exact_duplicates": named(exact),
+        "same_lesions": named(near),
+        "leaks": named(leaks),
+        "label_conflicts": named([(i, j) for i, j in exact if labels[i] != labels[j]]),
+        "doubtful_labels": named([(i, j) for i, j in near if labels[i] != labels[j]]),
+        "counts": packed.manifest.summary()["counts"],
+        "statistics": _statistics(colours, np.array(splits), packed.labels),
+        "n_groups": len(np.unique(groups)),
+    }
+    return Audit(summary, groups, ~in_train & np.isin(groups, groups[in_train]), colours)
 
 
 def by_reason(rejected: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

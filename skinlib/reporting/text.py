@@ -7,7 +7,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 from skinlib.audit.baselines import COLOURS, column
-from skinlib.audit.findings import Audit, Pairs
+from skinlib.audit.findings import AuditSummary, Pairs
 from skinlib.audit.shortcut import STATISTICS, ColourDistance
 from skinlib.audit.traces import Standout
 from skinlib.data.manifest import CLASSES
@@ -181,7 +181,7 @@ def upload_report(upload: Upload) -> str:
 
 
 def audit_report(
-    audit: Audit,
+    audit: AuditSummary,
     unusable: Mapping[str, Sequence[str]],
     baselines: Mapping[str, float | None],
     standouts: Sequence[Standout],
@@ -196,16 +196,18 @@ def audit_report(
         standouts: from `traces.standouts`, of the images in train.
         limit: number of pairs that are named for each finding.
     """
-    counts = [["", *CLASSES]] + [[split, *(f"{of[name]:,}" for name in CLASSES)] for split, of in audit.counts.items()]
-    classes = {f"{split} {name}": of for split, by_class in audit.statistics.items() for name, of in by_class.items()}
+    counts = [["", *CLASSES]]
+    counts += [[split, *(f"{of[name]:,}" for name in CLASSES)] for split, of in audit["counts"].items()]
+    n_images = sum(sum(of.values()) for of in audit["counts"].values())
+    by_split = audit["statistics"].items()
+    classes = {f"{split} {name}": of for split, by_class in by_split for name, of in by_class.items()}
     colours = [["", *classes]] + [[name, *(number(of[name]) for of in classes.values())] for name in STATISTICS]
-    found = audit.summary()
     total = sum(map(len, unusable.values()))
     reasons = [f"  {len(keys):,}  {reason}, such as {', '.join(keys[:3])}" for reason, keys in unusable.items()]
     parts = [
         "\n".join([f"Unusable files, left out: {total:,}", *reasons]),
-        f"{len(audit.groups):,} images in {audit.n_groups:,} groups of the same lesion\n{table(counts)}",
-        *(_finding(title, found[name], limit) for name, (title, _) in FINDINGS.items()),
+        f"{n_images:,} images in {audit['n_groups']:,} groups of the same lesion\n{table(counts)}",
+        *(_finding(title, audit[name], limit) for name, (title, _) in FINDINGS.items()),
         f"Colours (0 to 1), averaged over the images\n{table(colours)}",
         f"Colour baseline, trained on train: AUROC {number(baselines.get(COLOURS))} on test (0.5 is chance)\n"
         "It sees colour statistics only. Only the gain over this baseline can come from the lesions.",

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skinlib.audit.findings import Audit
 from skinlib.audit.shortcut import STATISTICS
 from skinlib.reporting import text
 from skinlib.reporting.baseline_words import trace_words
@@ -178,18 +177,16 @@ def test_run_summary_shows_the_metrics_with_the_baseline_and_without_twins():
 def audit():
     pairs = [("train/benign/1.jpg", f"test/malignant/{i}.jpg") for i in (3, 4, 5)]
     colours = dict.fromkeys(STATISTICS, 0.25)
-    return Audit(
-        exact_duplicates=pairs,
-        same_lesions=pairs[:1],
-        leaks=pairs,
-        label_conflicts=pairs[:2],
-        doubtful_labels=[],
-        counts={"train": {"benign": 1440, "malignant": 1195}, "test": {"benign": 0, "malignant": 297}},
-        statistics={"train": {"benign": colours, "malignant": colours}, "test": {"malignant": colours}},
-        groups=np.array([0, 1, 1]),
-        twins=np.zeros(3, bool),
-        colours=np.zeros((3, 6)),
-    )
+    return {
+        "exact_duplicates": pairs,
+        "same_lesions": pairs[:1],
+        "leaks": pairs,
+        "label_conflicts": pairs[:2],
+        "doubtful_labels": [],
+        "counts": {"train": {"benign": 1440, "malignant": 1195}, "test": {"benign": 0, "malignant": 297}},
+        "statistics": {"train": {"benign": colours, "malignant": colours}, "test": {"malignant": colours}},
+        "n_groups": 2900,
+    }
 
 
 def test_audit_report_names_a_few_pairs_and_counts_the_rest(audit):
@@ -213,6 +210,7 @@ def test_audit_report_shows_the_baselines_and_the_traces(audit):
 
 def test_audit_report_shows_images_and_colours_by_split_and_class(audit):
     rows = [line.split() for line in text.audit_report(audit, {}, {"colours": 0.861}, []).split("\n")]
+    assert ["2,932", "images", "in", "2,900", "groups", "of", "the", "same", "lesion"] in rows
     assert ["train", "1,440", "1,195"] in rows
     assert ["train", "benign", "train", "malignant", "test", "malignant"] in rows
     assert ["mean", "of", "red", "0.250", "0.250", "0.250"] in rows
