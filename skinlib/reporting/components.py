@@ -53,9 +53,10 @@ def picture(figure: "Figure", file_format: str = "png") -> Image:
     return Image(file.getvalue())
 
 
-def table(rows: Iterable[Sequence[object]], headers: Sequence[str]) -> Table:
-    """Show rows of values."""
-    return Table([[_cell(value) for value in row] for row in rows], headers=list(headers))
+def table(rows: Iterable[Sequence[object]]) -> Table:
+    """Show rows of values; the first one has the heads."""
+    heads, *values = rows
+    return Table([[_cell(value) for value in row] for row in values], headers=list(heads))
 
 
 def unbroken(words: str) -> str:

@@ -45,11 +45,11 @@ def show(
     counts = summary["counts"]
     card.append(markdown(f"# Data: {summary['n_images']:,} images\n\n{SYNTHETIC if synthetic else ''}"))
     rows = [[split, *(of[name] for name in CLASSES), sum(of.values())] for split, of in counts.items()]
-    card.append(table(rows, ["split", *CLASSES, "all"]))
+    card.append(table([["split", *CLASSES, "all"], *rows]))
     if columns := summary["metadata"]:
         card.append(markdown("## Metadata"))
         described = [[name, of["known"], of["distinct"]] for name, of in columns.items()]
-        card.append(table(described, ["column of metadata.csv", "images with a value", "different values"]))
+        card.append(table([["column of metadata.csv", "images with a value", "different values"], *described]))
     card.append(markdown("## Examples"))
     labels = packed.labels[examples]
     grid = figures.image_grid(packed.images[examples], labels, [CLASSES[label] for label in labels])
@@ -72,13 +72,13 @@ def _colours(card: Card, audit: AuditSummary, auroc: float | None) -> None:
     classes = {f"{split}, {name}": of for split, by_class in statistics.items() for name, of in by_class.items()}
     names = next(iter(classes.values()))
     rows = [[name, *(number(of[name]) for of in classes.values())] for name in names]
-    card.append(table(rows, ["average over the images (0 to 1)", *classes]))
+    card.append(table([["average over the images (0 to 1)", *classes], *rows]))
 
 
 def _without_lesions(card: Card, baselines: Mapping[str, float | None], standouts: Sequence[Standout]) -> None:
     card.append(markdown("## Other baselines that see no lesion"))
     rows = [[name, number(auroc), BASELINES[name]] for name, auroc in baselines.items() if name != COLOURS]
-    card.append(table(rows, ["baseline", "AUROC on the validation images", "what it is"]))
+    card.append(table([["baseline", "AUROC on the validation images", "what it is"], *rows]))
     lines = [f"**{strongest_trace(standouts)}**", *(trace_words(each) for each in standouts[1:])]
     card.append(markdown("\n\n".join(lines)))
 
@@ -89,7 +89,7 @@ def _findings(card: Card, audit: AuditSummary, packed: PackedDataset) -> None:
     )
     card.append(markdown(f"## Audit\n\n{words}"))
     rows = [[title, len(audit[name]), meaning] for name, (title, meaning) in FINDINGS.items()]
-    card.append(table(rows, ["finding", "pairs", "meaning"]))
+    card.append(table([["finding", "pairs", "meaning"], *rows]))
     if audit["same_lesions"]:
         _pairs(card, audit["same_lesions"], packed)
     for name, (title, _) in FINDINGS.items():
@@ -111,6 +111,6 @@ def _files(card: Card, title: str, rows: Sequence[Sequence[str]], headers: Seque
     if not rows:
         return
     card.append(markdown(f"## {title}: {len(rows):,}"))
-    card.append(table(rows[:SHOWN_FILES], headers))
+    card.append(table([headers, *rows[:SHOWN_FILES]]))
     if len(rows) > SHOWN_FILES:
         card.append(markdown(f"The other {len(rows) - SHOWN_FILES:,} are in the artifact `{artifact}`."))

@@ -24,8 +24,7 @@ from skinlib.data.manifest import CLASSES
 from skinlib.evaluation.metrics import DecisionCurve
 from skinlib.evaluation.scores import BeforeAndAfter, Calibration, Scores
 from skinlib.evaluation.stress import StressRow
-from skinlib.reporting.numbers import estimate, number
-from skinlib.reporting.text import calibration_error
+from skinlib.reporting.numbers import calibration_error, estimate, number
 from skinlib.training.result import Epoch
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def reliability_figure(calibration: BeforeAndAfter) -> "Figure":
     figure, panels = _figure(4.5, 1, 2)
     for axes, when, of in zip(panels, ("before", "after"), (calibration["before"], calibration["after"]), strict=True):
         _reliability(axes, of)
-        error = calibration_error(of["ece"], of["ece_noise"])
+        error = calibration_error(of)
         words = f"{when} scaling\nECE {error}\nBrier score {estimate(of['brier'])}"
         axes.set_title(words, fontsize=11, loc="left")
     panels[0].set_ylabel("observed rate of malignant images")

@@ -48,17 +48,17 @@ def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequen
     rows = [[name, *_comparison(trial)] for name, trial in zip(names, trials, strict=True)]
     heads = ["out-of-fold AUROC", "AUROC of the folds"] if folds > 1 else ["validation AUROC"]
     heads += ["behind best (std. error)", "gain over the colour baseline", "multiply-adds"]
-    card.append(table(rows, ["trial", *heads]))
+    card.append(table([["trial", *heads], *rows]))
     card.append(markdown("## Hyperparameters and training"))
     shown = [*varied, "best_epoch", "epochs_trained", "seconds"]
     rows = [[name, *(trial[column] for column in shown)] for name, trial in zip(names, trials, strict=True)]
-    card.append(table(rows, ["trial", *map(column_title, shown)]))
+    card.append(table([["trial", *map(column_title, shown)], *rows]))
     if same := [[column_title(name), chosen[name]] for name in hyperparameters if name not in varied]:
         card.append(markdown("## The same in every trial"))
-        card.append(table(same, ["hyperparameter", "value"]))
+        card.append(table([["hyperparameter", "value"], *same]))
     if len(failed):
         card.append(markdown("## Failed trials"))
-        card.append(table(failed.to_numpy(), list(failed)))
+        card.append(table([list(failed), *failed.to_numpy()]))
 
 
 def _baselines(card: Card, leaderboard: "pd.DataFrame") -> None:
@@ -72,7 +72,7 @@ def _baselines(card: Card, leaderboard: "pd.DataFrame") -> None:
     ]
     if rows:
         heads = ["baseline that sees no lesion", "validation AUROC", "gain of the chosen trial", "what it is"]
-        card.append(table(rows, heads))
+        card.append(table([heads, *rows]))
     if words := near_baseline(baselines):
         card.append(markdown(f"**{words}**"))
 

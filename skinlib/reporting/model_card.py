@@ -9,19 +9,9 @@ from skinlib.data.manifest import CLASSES, ManifestSummary
 from skinlib.evaluation.scores import Report
 from skinlib.evaluation.stress import StressRow
 from skinlib.reporting.baseline_words import strongest_trace
-from skinlib.reporting.metric_table import metric_columns
 from skinlib.reporting.numbers import number
-from skinlib.reporting.subgroup_tables import (
-    ELSEWHERE,
-    ELSEWHERE_HEADS,
-    SOURCE_HEADS,
-    SUBGROUP_HEADS,
-    differences,
-    elsewhere_rows,
-    source_rows,
-    subgroup_rows,
-)
-from skinlib.reporting.text import metric, without_markup
+from skinlib.reporting.report_tables import ELSEWHERE, differences, elsewhere, metric_columns, size, sources, subgroups
+from skinlib.reporting.text import without_markup
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.training.result import TrialSummary
 from skinlib.training.trial import Trial
@@ -175,47 +165,47 @@ split keeps duplicates together. Temperature {classifier["temperature"]:.3f} and
 def _results(report: Report) -> str:
     columns = metric_columns(report)
     scores = [of for of in (report["all"], report["without_twins"]) if of is not None]
-    rows = [["images (malignant)", *(f"{of['n']:,} ({of['n_malignant']:,})" for of in scores)]]
+    rows = [["", *columns], ["images (malignant)", *map(size, scores)]]
     shown = [row for row in zip(*columns.values(), strict=True) if not row[0].name.endswith(_IN_TEST_CARD_ONLY)]
-    rows += [[row[0].name, *map(metric, row)] for row in shown]
+    rows += [[row[0].name, *(of.words for of in row)] for row in shown]
     n = report["n_twins"]
     twins = "twins in training were not checked" if n is None else f"{n:,} have a twin in training"
     return f"""## Results
 On the test images ({twins}), at threshold {number(report["threshold"])}, with 95% intervals. The baselines \
 do not see the lesion.
 
-{_table(["", *columns], rows)}"""
+{_table(rows)}"""
 
 
 def _sources(report: Report) -> str:
-    return f"## By source\n{_table(SOURCE_HEADS, source_rows(report))}" if report["sources"] else ""
+    return f"## By source\n{_table(sources(report))}" if report["sources"] else ""
 
 
 def _subgroups(report: Report) -> str:
     if not report["subgroups"]:
         return ""
     words = f"{differences(report)} p-values are corrected for the number of tests (Holm)."
-    return f"## Subgroups\n{words}\n\n{_table(SUBGROUP_HEADS, subgroup_rows(report))}"
+    return f"## Subgroups\n{words}\n\n{_table(subgroups(report))}"
 
 
 def _elsewhere(reports: Mapping[str, Report]) -> str:
-    return f"## Elsewhere\n{ELSEWHERE}\n\n{_table(ELSEWHERE_HEADS, elsewhere_rows(reports))}" if reports else ""
+    return f"## Elsewhere\n{ELSEWHERE}\n\n{_table(elsewhere(reports))}" if reports else ""
 
 
 def _robustness(table: Sequence[StressRow]) -> str:
-    rows = [
-        [row["name"], number(row["auroc"]), number(row["sensitivity"]), number(row["specificity"])] for row in table
-    ]
+    rows = [["test images", "AUROC", "sensitivity", "specificity"]]
+    rows += [[row["name"], *map(number, (row["auroc"], row["sensitivity"], row["specificity"]))] for row in table]
     return f"""## Robustness
 The test images as another camera, clinic or operator would take them (`skinlib/evaluation/stress.py`).
 
-{_table(["test images", "AUROC", "sensitivity", "specificity"], rows)}"""
+{_table(rows)}"""
 
 
 def _listing(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heads, ["-"] + ["-:"] * (len(heads) - 1), *rows]
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    heads, *values = rows
+    lines = [heads, ["-"] + ["-:"] * (len(heads) - 1), *values]
     return "\n".join("|" + "|".join(cell.replace("|", "\\|") for cell in line) + "|" for line in lines)

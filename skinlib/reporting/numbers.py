@@ -1,5 +1,6 @@
 """How figures are written in all reports."""
 
+from skinlib.evaluation.calibration import Reliability
 from skinlib.evaluation.intervals import Estimate
 
 
@@ -13,3 +14,8 @@ def estimate(of: Estimate) -> str:
     if of["interval"] is None:
         return number(of["value"])
     return f"{number(of['value'])} ({' to '.join(map(number, of['interval']))})"
+
+
+def calibration_error(of: Reliability) -> str:
+    """Format an expected calibration error with what chance alone would give."""
+    return f"{number(of['ece'])} (up to {number(of['ece_noise'])} by chance)"

@@ -5,21 +5,11 @@ from collections.abc import Mapping
 from skinlib.audit.baselines import COLOURS
 from skinlib.evaluation.assessment import Assessment
 from skinlib.evaluation.scores import Report
-from skinlib.reporting import figures
+from skinlib.reporting import figures, report_tables
 from skinlib.reporting.components import Card, gain_note, markdown, picture, table, unbroken
-from skinlib.reporting.metric_table import Section, metric_columns
 from skinlib.reporting.numbers import estimate, number
-from skinlib.reporting.subgroup_tables import (
-    ELSEWHERE,
-    ELSEWHERE_HEADS,
-    SOURCE_HEADS,
-    SUBGROUP_HEADS,
-    differences,
-    elsewhere_rows,
-    source_rows,
-    subgroup_rows,
-)
-from skinlib.reporting.text import COLOUR_BASELINE, metric
+from skinlib.reporting.report_tables import Section, metric_columns
+from skinlib.reporting.text import COLOUR_BASELINE
 
 OUTCOMES = {
     (1, False): "false negative",
@@ -61,8 +51,8 @@ def show(
     _operating_point(card, assessment)
     _subgroups(card, assessment)
     if elsewhere:
-        card.append(markdown(f"## Elsewhere\n\n{ELSEWHERE}"))
-        card.append(table(elsewhere_rows(elsewhere), ELSEWHERE_HEADS))
+        card.append(markdown(f"## Elsewhere\n\n{report_tables.ELSEWHERE}"))
+        card.append(table(report_tables.elsewhere(elsewhere)))
     _usefulness(card, assessment)
     _calibration(card, assessment)
     _robustness(card, assessment)
@@ -114,13 +104,13 @@ def _subgroups(card: Card, assessment: Assessment) -> None:
             "its malignant images with the benign images of all sources."
         )
         card.append(markdown(f"## By source\n\n{words}"))
-        card.append(table(source_rows(report), SOURCE_HEADS))
+        card.append(table(report_tables.sources(report)))
     if report["subgroups"]:
-        words = f"""At the operating point, by the columns of `metadata.csv`. {differences(report)} The p-values, of \
-sensitivity and specificity, are those of Fisher's exact test against all other images, corrected for the number of \
-tests (Holm)."""
+        words = f"""At the operating point, by the columns of `metadata.csv`. {report_tables.differences(report)} The \
+p-values, of sensitivity and specificity, are those of Fisher's exact test against all other images, corrected for the \
+number of tests (Holm)."""
         card.append(markdown(f"## Subgroups\n\n{words}"))
-        card.append(table(subgroup_rows(report), SUBGROUP_HEADS))
+        card.append(table(report_tables.subgroups(report)))
 
 
 def _usefulness(card: Card, assessment: Assessment) -> None:
@@ -149,12 +139,11 @@ def _robustness(card: Card, assessment: Assessment) -> None:
     words = "The same test images as another camera, clinic or operator would take them."
     card.append(markdown(f"## Robustness\n\n{words}"))
     card.append(picture(figures.stress_figure(assessment.stress)))
-    rows = []
+    rows = [["images", "AUROC", "AUROC change", "sensitivity", "specificity", "mean probability change"]]
     for row in assessment.stress:
         values = row["auroc"], row["auroc_change"], row["sensitivity"], row["specificity"], row["probability_change"]
         rows.append([row["name"], *map(number, values)])
-    heads = ["images", "AUROC", "AUROC change", "sensitivity", "specificity", "mean probability change"]
-    card.append(table(rows, heads))
+    card.append(table(rows))
 
 
 def _saliency(card: Card, assessment: Assessment) -> None:
@@ -185,8 +174,8 @@ def _metrics(card: Card, report: Report, section: Section) -> None:
     """Show the metrics of a section, with and without the twins."""
     columns = metric_columns(report)
     rows = [
-        [row[0].name, *(unbroken(metric(of)) for of in row), row[0].meaning]
+        [row[0].name, *(unbroken(of.words) for of in row), row[0].meaning]
         for row in zip(*columns.values(), strict=True)
         if row[0].section == section
     ]
-    card.append(table(rows, ["metric", *columns, "meaning"]))
+    card.append(table([["metric", *columns, "meaning"], *rows]))

@@ -16,9 +16,8 @@ from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.metrics import DecisionCurve
 from skinlib.evaluation.scores import AgainstBaseline, OperatingPoint, Report
 from skinlib.reporting.baseline_words import TITLES, strongest_trace, trace_words
-from skinlib.reporting.metric_table import MetricRow, Section, metric_rows
 from skinlib.reporting.numbers import estimate, number
-from skinlib.reporting.subgroup_tables import SOURCE_HEADS, SUBGROUP_HEADS, differences, source_rows, subgroup_rows
+from skinlib.reporting.report_tables import Section, differences, metric_rows, sources, subgroups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,16 +95,6 @@ def against(trial: Mapping[str, Any], baseline: str) -> AgainstBaseline:
     return {"auroc": estimate_from(trial[f"{key}_auroc"]), "difference": gain}
 
 
-def calibration_error(ece: float | None, noise: float | None) -> str:
-    """Format an expected calibration error with what chance alone would give."""
-    return number(ece) + ("" if noise is None else f" (up to {number(noise)} by chance)")
-
-
-def metric(row: MetricRow) -> str:
-    """Format the value of a row."""
-    return estimate(row.value) if row.noise is None else calibration_error(row.value["value"], row.noise)
-
-
 def evaluation_report(model: str, url: str, n_rejected: int, report: Report, distance: Sequence[ColourDistance]) -> str:
     """Lay out how a registered model performs on other images.
 
@@ -124,7 +113,7 @@ def evaluation_report(model: str, url: str, n_rejected: int, report: Report, dis
     rows = metric_rows(scores)
 
     def section(name: Section) -> str:
-        return table([[row.name, metric(row)] for row in rows if row.section == name])
+        return table([[row.name, row.words] for row in rows if row.section == name])
 
     colours = [["", "here", "training", "distance"]] + [
         [row["statistic"], number(row["here"]), number(row["training"]), number(row["deviations"], "+.2f")]
@@ -137,10 +126,8 @@ def evaluation_report(model: str, url: str, n_rejected: int, report: Report, dis
         f"Ranking\n{section('Ranking')}",
         f"Operating point: threshold {number(report['threshold'])}\n{_confusion(scores['operating_point'])}",
         section("Operating point"),
-        f"By source\n{table([SOURCE_HEADS, *source_rows(report)])}" if report["sources"] else "",
-        f"Subgroups\n{fill(differences(report), 100)}\n{table([SUBGROUP_HEADS, *subgroup_rows(report)])}"
-        if report["subgroups"]
-        else "",
+        f"By source\n{table(sources(report))}" if report["sources"] else "",
+        f"Subgroups\n{fill(differences(report), 100)}\n{table(subgroups(report))}" if report["subgroups"] else "",
         f"Predictive values, by prevalence of malignant lesions\n{section('Predictive values')}",
         f"Net benefit (true positives per image, minus weighted false positives)\n{_benefit(scores['decision_curve'])}",
         "Calibration (ECE: expected calibration error), before and after temperature scaling\n"
@@ -245,7 +232,7 @@ def run_summary(
         aurocs = [auroc, spread(row)] if folds > 1 else [auroc]
         trials.append([row["trial"], row["status"], *aurocs, gain, str(row["epochs_trained"]), f"{row['seconds']:.0f}"])
     scores, without_twins = report["all"], report["without_twins"]
-    values = {row.name: metric(row) for row in metric_rows(scores)}
+    values = {row.name: row.words for row in metric_rows(scores)}
     metrics = [[name, values[name]] for name in _SUMMARY_METRICS if name in values]
     if without_twins is not None:
         metrics.insert(1, ["AUROC without twins in training", estimate(without_twins["auroc"])])

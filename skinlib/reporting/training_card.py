@@ -29,7 +29,7 @@ class TrainingCard:
         self._progress = ProgressBar(max=trial.epochs, label="epoch")
         self._charts = [VegaChart(_chart([], trial.epochs, *curves)) for curves in LIVE_CURVES.items()]
         values = [[column_title(name), value] for name, value in trial.model_dump().items()]
-        for component in (self._heading, self._progress, *self._charts, table(values, ["hyperparameter", "value"])):
+        for component in (self._heading, self._progress, *self._charts, table([["hyperparameter", "value"], *values])):
             card.append(component)
         self._card.refresh()
 

@@ -9,9 +9,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from skinlib.reporting import model_card
-from skinlib.reporting.metric_table import metric_rows
 from skinlib.reporting.model_card import DataFacts, ModelFacts, Origin, TrainingFacts
-from skinlib.reporting.text import metric
+from skinlib.reporting.report_tables import metric_rows
 from skinlib.reporting.verdict import verdict
 from skinlib.tracking import registry
 from skinlib.training.trial import Trial
@@ -126,7 +125,7 @@ def test_card_says(words):
 def test_results_have_every_metric_with_and_without_twins():
     shown = table(model_card.render(FACTS), "## Results")
     columns = [metric_rows(results.report()[which]) for which in ("all", "without_twins")]
-    expected = {row[0].name: [metric(of) for of in row] for row in zip(*columns, strict=True)}
+    expected = {row[0].name: [of.words for of in row] for row in zip(*columns, strict=True)}
     expected = {
         name: cells for name, cells in expected.items() if not name.endswith(("before scaling", "at 45% prevalence"))
     }

@@ -6,9 +6,8 @@ import pytest
 from skinlib.evaluation.assessment import Assessment
 from skinlib.evaluation.metrics import binary_metrics
 from skinlib.reporting import figures, test_card
-from skinlib.reporting.metric_table import metric_rows
 from skinlib.reporting.numbers import estimate
-from skinlib.reporting.text import metric
+from skinlib.reporting.report_tables import metric_rows
 from tests.unit import results
 from tests.unit.reporting.recording import RecordingCard
 from tests.unit.results import LABELS, PROBABILITIES
@@ -66,7 +65,7 @@ def test_card_opens_with_the_model_and_the_colour_baseline(full):
 def test_card_gives_every_metric_with_and_without_twins_and_its_meaning(full, row):
     (other,) = [each for each in metric_rows(results.report()["without_twins"]) if each.name == row.name]
     heading = "AUROC" if row.section == "Ranking" else f"## {row.section}"
-    assert full.table(heading)[row.name] == [metric(row), metric(other), row.meaning]
+    assert full.table(heading)[row.name] == [row.words, other.words, row.meaning]
 
 
 def test_card_counts_false_negatives_and_false_positives(full):

@@ -7,8 +7,8 @@ import pytest
 from skinlib.audit.shortcut import STATISTICS
 from skinlib.reporting import text
 from skinlib.reporting.baseline_words import trace_words
-from skinlib.reporting.metric_table import metric_rows
 from skinlib.reporting.numbers import estimate
+from skinlib.reporting.report_tables import metric_rows
 from tests.unit import results
 
 LEADERBOARD = pd.DataFrame(
@@ -91,7 +91,7 @@ def test_evaluation_report_has_every_metric_with_its_interval():
     lines = written().split("\n")
     for row in metric_rows(results.report()["all"]):
         (line,) = [line for line in lines if line.startswith(f"  {row.name}  ")]
-        assert line.removeprefix(f"  {row.name}").strip() == text.metric(row)
+        assert line.removeprefix(f"  {row.name}").strip() == row.words
 
 
 def test_evaluation_report_counts_positives_and_negatives():

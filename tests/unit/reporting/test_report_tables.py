@@ -2,7 +2,8 @@
 
 import pytest
 
-from skinlib.reporting.metric_table import metric_columns, metric_rows
+from skinlib.reporting.numbers import estimate
+from skinlib.reporting.report_tables import metric_columns, metric_rows
 from tests.unit import results
 
 FULL = results.report()["all"]
@@ -37,18 +38,18 @@ POINT, CALIBRATION = FULL["operating_point"], FULL["calibration"]
 )
 def test_row_has_the_metric_s_section_value_and_meaning(section, name, value):
     (row,) = [row for row in metric_rows(FULL) if row.name == name]
-    assert (row.section, row.value) == (section, value)
+    assert (row.section, row.words.split(" (up to")[0]) == (section, estimate(value))
     assert row.meaning
 
 
 def test_only_calibration_errors_have_a_value_by_chance():
-    assert {row.name: row.noise for row in metric_rows(FULL) if row.noise is not None} == {
-        f"ECE {when} scaling": CALIBRATION[when]["ece_noise"] for when in ("before", "after")
+    assert {row.name: row.words.split("(")[1] for row in metric_rows(FULL) if "chance" in row.words} == {
+        f"ECE {when} scaling": f"up to {CALIBRATION[when]['ece_noise']:.3f} by chance)" for when in ("before", "after")
     }
 
 
 def test_metrics_of_one_class_are_undefined():
-    undefined = [row.name for row in metric_rows(results.report("benign")["all"]) if row.value["value"] is None]
+    undefined = [row.name for row in metric_rows(results.report("benign")["all"]) if row.words == "undefined"]
     assert {"AUROC", "average precision", "sensitivity", "PPV at 2% prevalence"} <= set(undefined)
     assert "specificity" not in undefined
 
