@@ -224,7 +224,6 @@ class SkinLesionFlow(FlowSpec):
         from skinlib.reporting import model_card, test_card, text, verdict
         from skinlib.serving.export import export_graph
         from skinlib.serving.graph import Graph
-        from skinlib.training.trial import Trial
 
         store = run_store(self)
         packed = open_packed(store, self.manifest["hash"])
@@ -250,19 +249,8 @@ class SkinLesionFlow(FlowSpec):
             for name, url in zip(public_names(urls), urls, strict=True)
         }
         self.verdict = verdict.verdict(self.test_report, self.elsewhere_reports, self.one_class_sources, synthetic)
-        sizes = {part: len(index) for part, index in self.split.items()}
-        trial = Trial.model_validate(self.trials[name])
-        facts = model_card.ModelFacts(
-            name,
-            self.verdict,
-            model_card.DataFacts(public_name(self.data), synthetic, self.manifest, self.audit, sizes, self.standouts),
-            model_card.TrainingFacts(trial, len(self.trials), self.best_result, self.classifier),
-            self.test_report,
-            self.elsewhere_reports,
-            self.stress,
-            model_card.Origin(self.git_commit, f"{current.flow_name}/{current.run_id}", self.seed, versions()),
-        )
-        self.model_card = model_card.render(facts)
+        flow_run = f"{current.flow_name}/{current.run_id}"
+        self.model_card = model_card.render(self, public_name(self.data), synthetic, flow_run, versions())
         title = text.named(name, self.n_folds)
         test_card.show(current.card["test"], assessment, title, self.verdict, self.elsewhere_reports, self.model_card)
         self.next(self.register)

@@ -1,7 +1,10 @@
 """The model card (Mitchell et al. 2019, https://arxiv.org/abs/1810.03993): what a model is, and is not, good for."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from skinlib.audit.findings import AuditSummary
 from skinlib.audit.traces import Standout
@@ -14,7 +17,6 @@ from skinlib.reporting.report_tables import ELSEWHERE, differences, elsewhere, m
 from skinlib.reporting.text import without_markup
 from skinlib.serving.settings import ClassifierSettings
 from skinlib.training.result import TrialSummary
-from skinlib.training.trial import Trial
 
 _SYNTHETIC = "**Made from SYNTHETIC images: it shows that the pipeline works and has no other use.**"
 
@@ -45,121 +47,93 @@ _NO_LIMITS_KNOWN = """## Limits
 The images are drawn: no result carries over to photographs."""
 
 
-@dataclass(frozen=True)
-class DataFacts:
-    """What the model was made from.
+class Artifacts(Protocol):
+    """The artifacts of a run that its model card is made from, by their names."""
 
-    Attributes:
-        url: Of the images.
-        synthetic: Whether they are the generated sample.
-        manifest: Of all images.
-        audit: Likewise.
-        split_sizes: Images by `train`, `validation` and `test`.
-        standouts: From `traces.standouts`, of the training images.
-    """
-
-    url: str
-    synthetic: bool
     manifest: ManifestSummary
     audit: AuditSummary
-    split_sizes: Mapping[str, int]
-    standouts: Sequence[Standout] = ()
-
-
-@dataclass(frozen=True)
-class TrainingFacts:
-    """How the model was made; `n_trials` is the number of trials that it was chosen from."""
-
-    trial: Trial
-    n_trials: int
-    result: TrialSummary
+    standouts: Sequence[Standout]
+    split: Mapping[str, NDArray[np.int64]]
+    trials: Mapping[str, Mapping[str, object]]
+    best_trial: Mapping[str, object]
+    best_result: TrialSummary
     classifier: ClassifierSettings
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What is needed to repeat the run; `commit` is None if unknown, `versions` are those of packages by name."""
-
-    commit: str | None
-    run: str
-    seed: int
-    versions: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What a model card says; `name` is the model's, such as its trial's key; `verdict` from `reporting.verdict`."""
-
-    name: str
     verdict: str
-    data: DataFacts
-    training: TrainingFacts
-    report: Report
-    elsewhere: Mapping[str, Report]
+    test_report: Report
+    elsewhere_reports: Mapping[str, Report]
     stress: Sequence[StressRow]
-    origin: Origin
+    git_commit: str | None
+    seed: int
 
 
-def render(facts: ModelFacts) -> str:
-    """Write the model card in Markdown, with tables in GitHub's dialect."""
-    synthetic, origin = facts.data.synthetic, facts.origin
+def render(run: Artifacts, url: str, synthetic: bool, name: str, versions: Mapping[str, str]) -> str:
+    """Write the model card in Markdown, with tables in GitHub's dialect.
+
+    Args:
+        run: The flow, whose steps up to `evaluate` have set these artifacts.
+        url: Of the images.
+        synthetic: Whether they are the generated sample.
+        name: Of the run, as FLOW/ID.
+        versions: Of packages, by name.
+    """
     parts = [
-        f"# Model card: {facts.name}",
+        f"# Model card: {run.best_trial['key']}",
         _SYNTHETIC if synthetic else "",
-        f"**{facts.verdict}**",
+        f"**{run.verdict}**",
         "Maps a dermoscopic photograph to the probability that its lesion is malignant. Threshold: "
-        f"{facts.report['threshold']:.3f}.",
+        f"{run.test_report['threshold']:.3f}.",
         _USE,
-        _data(facts.data),
-        _training(facts.training, facts.data.split_sizes),
-        _results(facts.report),
-        _sources(facts.report),
-        _elsewhere(facts.elsewhere),
+        _data(run, url, synthetic),
+        _training(run),
+        _results(run.test_report),
+        _sources(run.test_report),
+        _elsewhere(run.elsewhere_reports),
         _NO_LIMITS_KNOWN if synthetic else _LIMITS,
         f"""## Reproducibility
-Commit `{origin.commit or "unknown"}`, data `{facts.data.manifest["hash"]}`, seed {origin.seed}, run \
-`{origin.run}`; {_listing(origin.versions)}.""",
-        _robustness(facts.stress),  # the long parts are last, since MLflow shortens a long description
-        _subgroups(facts.report),
+Commit `{run.git_commit or "unknown"}`, data `{run.manifest["hash"]}`, seed {run.seed}, run \
+`{name}`; {_listing(versions)}.""",
+        _robustness(run.stress),  # the long parts are last, since MLflow shortens a long description
+        _subgroups(run.test_report),
     ]
     return without_markup("\n\n".join(part for part in parts if part) + "\n")
 
 
-def _data(data: DataFacts) -> str:
+def _data(run: Artifacts, url: str, synthetic: bool) -> str:
     counts = "; ".join(
         f"{split}: {', '.join(f'{by_class[name]:,} {name}' for name in CLASSES)}"
-        for split, by_class in data.manifest["counts"].items()
+        for split, by_class in run.manifest["counts"].items()
     )
-    audit = data.audit
+    audit = run.audit
     return f"""## Data
-`{data.url}`, {counts}. {_DRAWN if data.synthetic else _LICENCE}
+`{url}`, {counts}. {_DRAWN if synthetic else _LICENCE}
 
-**Defects**: rejected files: {len(data.manifest["rejected"]):,}; exact duplicates: \
+**Defects**: rejected files: {len(run.manifest["rejected"]):,}; exact duplicates: \
 {len(audit["exact_duplicates"]):,} pairs, {len(audit["label_conflicts"]):,} with conflicting labels; same lesion: \
 {len(audit["same_lesions"]):,} pairs, {len(audit["doubtful_labels"]):,} with conflicting labels; leakage between \
 training and test: {len(audit["leaks"]):,} pairs.
 
-**Strongest trace**: {strongest_trace(data.standouts)}"""
+**Strongest trace**: {strongest_trace(run.standouts)}"""
 
 
-def _training(training: TrainingFacts, split_sizes: Mapping[str, int]) -> str:
-    result, classifier = training.result, training.classifier
+def _training(run: Artifacts) -> str:
+    result, classifier, trial = run.best_result, run.classifier, run.trials[str(run.best_trial["key"])]
+    n_train, n_validation = len(run.split["train"]), len(run.split["validation"])
     auroc, aurocs = number(result["validation_auroc"]), result.get("fold_aurocs", [])
     if aurocs:
-        chosen_on = f"AUROC of out-of-fold predictions for {split_sizes['validation']:,} training images"
+        chosen_on = f"AUROC of out-of-fold predictions for {n_validation:,} training images"
         made = f"""this model: {auroc}; its folds: {number(min(aurocs))} to {number(max(aurocs))}). The mean of \
 {len(aurocs)} networks, each trained on {len(aurocs) - 1} of {len(aurocs)} folds"""
         source = "the out-of-fold predictions, which are those of single networks"
     else:
-        chosen_on = f"AUROC on {split_sizes['validation']:,} validation images"
-        made = f"this model: {auroc}, epoch {result['best_epoch']}). Trained on {split_sizes['train']:,} images"
+        chosen_on = f"AUROC on {n_validation:,} validation images"
+        made = f"this model: {auroc}, epoch {result['best_epoch']}). Trained on {n_train:,} images"
         source = "validation images"
     return f"""## Training
-Chosen from {training.n_trials:,} trials: the cheapest within one standard error of the best {chosen_on} ({made}; the \
+Chosen from {len(run.trials):,} trials: the cheapest within one standard error of the best {chosen_on} ({made}; the \
 split keeps duplicates together. Temperature {classifier["temperature"]:.3f} and the threshold (sensitivity \
 {classifier["sensitivity"]:.0%}) come from {source}. The test images were used once.
 
-{_listing(training.trial.model_dump())}; {_listing(result["setting"])}."""
+{_listing(trial)}; {_listing(result["setting"])}."""
 
 
 def _results(report: Report) -> str:
