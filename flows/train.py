@@ -233,21 +233,18 @@ class SkinLesionFlow(FlowSpec):
         classifier = Graph(self.graph, threads=1)
         assessment = assess(
             classifier,
-            packed.part(test),
-            self.labels[test],
-            groups=self.groups[test],
-            twins=self.twins[test],
-            described=packed.manifest.described(test),
+            packed,
+            test,
+            groups=self.groups,
+            twins=self.twins,
             source=self.sources,
             baselines=self.baselines["test"],
         )
         self.test_probabilities, self.test_metrics = assessment.probabilities, assessment.metrics
         self.test_report, self.stress = assessment.report, assessment.stress
         urls = config.listed(self.elsewhere)
-        self.elsewhere_reports = {
-            name: assess_elsewhere(classifier, url, store, progress.printed("images read"))
-            for name, url in zip(public_names(urls), urls, strict=True)
-        }
+        named = dict(zip(public_names(urls), urls, strict=True))
+        self.elsewhere_reports = assess_elsewhere(classifier, named, store, progress.printed("images read"))
         self.verdict = verdict.verdict(self.test_report, self.elsewhere_reports, self.one_class_sources, synthetic)
         flow_run = f"{current.flow_name}/{current.run_id}"
         self.model_card = model_card.render(self, public_name(self.data), synthetic, flow_run, versions())

@@ -84,16 +84,10 @@ def evaluate(model: str, url: str, group_by: str, source_column: str, as_json: b
         answers = served.predict(packed.images)
         pairs = lesions.search(packed, cache, printed("images compared", as_json))
         found = findings.audit_images(packed, pairs, groups)
-    probabilities = answers["probability"].to_numpy()
-    flags: assessment.Flags = {
-        "uncertain": answers["uncertain"].to_numpy(),
-        "unfamiliar": answers["unfamiliar"].to_numpy(),
-        "unsupported": answers["unsupported"].to_numpy(),
-    }
-    report = assessment.report_on(packed, found, probabilities, flags, served.settings, source)
+    report = assessment.report_on(packed, found, answers, served.settings, source)
     distance = shortcut.distance(found.colours, served.settings["shortcut"])
     if as_json:
-        values = metrics.binary_metrics(packed.labels, probabilities, served.settings["threshold"])
+        values = metrics.binary_metrics(packed.labels, answers["probability"].to_numpy(), served.settings["threshold"])
         click.echo(json.dumps({**values, "report": report, "distance": distance}))
     else:
         click.echo(text.evaluation_report(model, listing.url, len(rejected), report, distance))

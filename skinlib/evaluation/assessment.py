@@ -1,10 +1,11 @@
 """Everything that is measured of a classifier on held-out images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import Protocol
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from skinlib import machine
@@ -16,7 +17,6 @@ from skinlib.data.listing import list_images
 from skinlib.data.packing import PackedDataset, open_packed, prepare
 from skinlib.data.storage import Store
 from skinlib.evaluation import saliency, stress
-from skinlib.evaluation.calibration import calibrate
 from skinlib.evaluation.metrics import Metrics, binary_metrics
 from skinlib.evaluation.scores import Report, build_report
 from skinlib.evaluation.stress import StressRow
@@ -37,14 +37,6 @@ class Answers(Protocol):
     def unsupported(self) -> NDArray[np.bool_]: ...
     @property
     def evidence(self) -> NDArray[np.float32]: ...
-
-
-class Flags(TypedDict):
-    """The warnings of a served classifier for each image, bool (N,)."""
-
-    uncertain: NDArray[np.bool_]
-    unfamiliar: NDArray[np.bool_]
-    unsupported: NDArray[np.bool_]
 
 
 class Settings(Operation):
@@ -95,73 +87,69 @@ class Assessment:
     strangest_images: NDArray[np.uint8]
 
 
-def assess_elsewhere(classifier: Classifier, url: str, store: Store, on_progress: Progress = silent) -> Report:
+def assess_elsewhere(
+    classifier: Classifier, urls: Mapping[str, str], store: Store, on_progress: Progress = silent
+) -> dict[str, Report]:
     """Evaluate a classifier on labelled images that are not part of its data set.
 
     Args:
         classifier: As it is served.
-        url: Of the images, as for `list_images` with the split "test" only.
+        urls: Of sets of images by name, as for `list_images` with the split "test" only.
         store: For the packed images and the pairs of the same lesion.
         on_progress: Called while images are read and compared.
     """
-    listing = list_images(url, splits=("test",))
-    packed = open_packed(store, prepare(listing, store, on_progress=on_progress).hash)
-    names = listing.metadata.names
-    pairs = lesions.search(packed, store, on_progress)
-    found = findings.audit_images(packed, pairs, metadata.group_columns(names, ""))
-    answers, source = classifier.score(packed.images), metadata.source_column(names, "")
-    flags = _flags(answers, classifier.settings)
-    return report_on(packed, found, answers.probability, flags, classifier.settings, source)
+    reports = {}
+    for name, url in urls.items():
+        listing = list_images(url, splits=("test",))
+        packed = open_packed(store, prepare(listing, store, on_progress=on_progress).hash)
+        columns = listing.metadata.names
+        pairs = lesions.search(packed, store, on_progress)
+        found = findings.audit_images(packed, pairs, metadata.group_columns(columns, ""))
+        answers = _table(classifier.score(packed.images), classifier.settings)
+        source = metadata.source_column(columns, "")
+        reports[name] = report_on(packed, found, answers, classifier.settings, source)
+    return reports
 
 
-def _flags(answers: Answers, settings: Settings) -> Flags:
+def _table(answers: Answers, settings: Settings) -> pd.DataFrame:
+    """Return the columns that the served model answers with."""
     low, high = settings["uncertain"]
-    return {
-        "uncertain": (low <= answers.probability) & (answers.probability <= high),
-        "unfamiliar": answers.unfamiliarity > 1,
-        "unsupported": answers.unsupported,
-    }
+    return pd.DataFrame(
+        {
+            "probability": answers.probability,
+            "uncertain": (low <= answers.probability) & (answers.probability <= high),
+            "unfamiliar": answers.unfamiliarity > 1,
+            "unsupported": answers.unsupported,
+        }
+    )
 
 
 def report_on(
-    packed: PackedDataset,
-    found: findings.Audit,
-    probabilities: NDArray[np.float64],
-    flags: Flags,
-    settings: Settings,
-    source: str | None,
+    packed: PackedDataset, found: findings.Audit, answers: pd.DataFrame, settings: Settings, source: str | None
 ) -> Report:
     """Compute the report of a classifier on images from elsewhere.
 
     Args:
         packed: The images.
         found: Their audit.
-        probabilities: float64 (N,) in 0..1, of the classifier, calibrated.
-        flags: Its warnings.
+        answers: As for `build_report`.
         settings: Of the classifier.
         source: The column that names each image's source, if there is one.
     """
+    colours = shortcut.probabilities(found.colours, settings["shortcut"])
+    described = packed.manifest.metadata
     return build_report(
-        packed.labels,
-        probabilities,
-        settings["threshold"],
-        groups=found.groups,
-        **flags,
-        uncalibrated=calibrate(probabilities, 1 / settings["temperature"]),
-        baselines={COLOURS: shortcut.probabilities(found.colours, settings["shortcut"])},
-        metadata=packed.manifest.metadata,
-        source=source,
+        packed.labels, answers, settings, found.groups, {COLOURS: colours}, metadata=described, source=source
     )
 
 
 def assess(
     classifier: Classifier,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
+    packed: PackedDataset,
+    test: NDArray[np.int64],
     *,
     groups: NDArray[np.int64],
     twins: NDArray[np.bool_],
-    described: Mapping[str, Sequence[str]],
     source: str | None,
     baselines: Mapping[str, NDArray[np.float64]],
 ) -> Assessment:
@@ -169,15 +157,15 @@ def assess(
 
     Args:
         classifier: As it is served, with one thread, since one thread for each core calls it.
-        images: uint8 (N, 224, 224, 3).
-        labels: int64 (N,), 1 is malignant.
+        packed: All images, N.
+        test: int64 (k,), ascending indices of those to measure it on.
         groups: int64 (N,), equal for images of the same lesion.
         twins: bool (N,), whether an image has a twin in the training set.
-        described: The metadata, N values by column, "" where unknown.
         source: The column that names each image's source, if there is one.
-        baselines: float64 (N,) by name, the probabilities of baselines.
+        baselines: float64 (k,) by name, the probabilities of baselines.
     """
     settings, threshold = classifier.settings, classifier.settings["threshold"]
+    images, labels = packed.part(test), packed.labels[test]
     answers = classifier.score(images)
     probabilities = answers.probability
     workers = machine.workers(_BATCH_BYTES)
@@ -188,14 +176,12 @@ def assess(
     strangest = np.argsort(-answers.unfamiliarity, kind="stable")[:8]
     report = build_report(
         labels,
-        probabilities,
-        threshold,
-        groups=groups,
-        uncalibrated=calibrate(probabilities, 1 / settings["temperature"]),
-        baselines=baselines,
-        **_flags(answers, settings),
-        twins=twins,
-        metadata=described,
+        _table(answers, settings),
+        settings,
+        groups[test],
+        baselines,
+        twins=twins[test],
+        metadata=packed.manifest.described(test),
         source=source,
     )
     return Assessment(

@@ -1,8 +1,8 @@
 """The test report: every metric of a classifier on a set of images, with intervals."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,10 @@ from skinlib.evaluation.calibration import Reliability
 from skinlib.evaluation.intervals import Estimate
 from skinlib.evaluation.metrics import SENSITIVITIES, SPECIFICITIES, DecisionCurve, Ranking, decision_curve
 from skinlib.evaluation.subgroups import SourceScores, Subgroup
+from skinlib.evaluation.threshold import Operation
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HISTOGRAM_BINS = 50
 PREVALENCES = (0.02, 0.1, 0.45)  # about those of screening, of referrals, and of the images at hand
@@ -130,34 +134,34 @@ class Report(TypedDict):
 
 @dataclass(frozen=True)
 class _Images:
-    """What is known about N images; the arguments of `build_report`."""
+    """What is known about N images: the arguments of `build_report`; `answers` has the column `uncalibrated`, too."""
 
     labels: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
+    answers: "pd.DataFrame"
     groups: NDArray[np.int64]
-    uncalibrated: NDArray[np.float64]
-    uncertain: NDArray[np.bool_]
-    unfamiliar: NDArray[np.bool_]
-    unsupported: NDArray[np.bool_]
     sources: NDArray[np.str_]
     baselines: Mapping[str, NDArray[np.float64]]
 
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        return np.asarray(self.answers["probability"])
+
+    @property
+    def uncalibrated(self) -> NDArray[np.float64]:
+        return np.asarray(self.answers["uncalibrated"])
+
     def keep(self, kept: NDArray[np.bool_]) -> "_Images":
-        columns = {each.name: getattr(self, each.name)[kept] for each in fields(self) if each.name != "baselines"}
-        return replace(self, **columns, baselines={name: each[kept] for name, each in self.baselines.items()})
+        baselines = {name: each[kept] for name, each in self.baselines.items()}
+        return _Images(self.labels[kept], self.answers[kept], self.groups[kept], self.sources[kept], baselines)
 
 
 def build_report(
     labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
-    threshold: float,
-    *,
+    answers: "pd.DataFrame",
+    settings: Operation,
     groups: NDArray[np.int64],
-    uncalibrated: NDArray[np.float64],
-    uncertain: NDArray[np.bool_],
-    unfamiliar: NDArray[np.bool_],
-    unsupported: NDArray[np.bool_],
     baselines: Mapping[str, NDArray[np.float64]],
+    *,
     twins: NDArray[np.bool_] | None = None,
     metadata: Mapping[str, Sequence[str]] | None = None,
     source: str | None = None,
@@ -166,21 +170,19 @@ def build_report(
 
     Args:
         labels: int (N,), 1 is malignant.
-        probabilities: float (N,) in 0..1, after temperature scaling.
-        threshold: images with this probability or a higher one are classified as malignant; from validation images.
+        answers: Of the classifier, N rows: `probability`, float in 0..1 after temperature scaling, and the warnings
+            `uncertain`, `unfamiliar` and `unsupported`, bool.
+        settings: Of the classifier: its temperature and threshold, from validation images.
         groups: int (N,), equal for images of the same lesion, which are resampled together.
-        uncalibrated: float (N,), the probabilities before temperature scaling.
-        uncertain: bool (N,), whether the classifier calls each answer uncertain.
-        unfamiliar: bool (N,), whether it calls each image unlike its training images.
-        unsupported: bool (N,), whether it calls each image like those of sources with one class only.
         baselines: float (N,) by name, the probabilities of baselines for the same images.
         twins: bool (N,), whether each image has a twin in the training set; None if that was not checked.
         metadata: N values by column, "" where unknown.
         source: the column that names each image's source, if there is one.
     """
     sources = np.array(metadata[source] if metadata and source else [""] * len(labels), np.str_)
-    flags = uncertain, unfamiliar, unsupported
-    images = _Images(labels, probabilities, groups, uncalibrated, *flags, sources, baselines)
+    probabilities, threshold = answers["probability"].to_numpy(), settings["threshold"]
+    answers = answers.assign(uncalibrated=calibration.calibrate(probabilities, 1 / settings["temperature"]))
+    images = _Images(labels, answers, groups, sources, baselines)
     without_twins = None
     if twins is not None and 0 < twins.sum() < len(labels):
         without_twins = _scores(images.keep(~twins), threshold)
@@ -237,6 +239,7 @@ def flat_metrics(report: Report) -> dict[str, float | None]:
 
 def _scores(images: _Images, threshold: float) -> Scores:
     drawn = _bootstrap(images)
+    flags = {name: images.answers[name].to_numpy() for name in ("uncertain", "unfamiliar", "unsupported")}
     return {
         "n": len(images.labels),
         "n_malignant": int((images.labels == 1).sum()),
@@ -254,9 +257,9 @@ def _scores(images: _Images, threshold: float) -> Scores:
             for column, level in enumerate(SPECIFICITIES)
         ],
         "operating_point": _operating_point(images, threshold),
-        "uncertain": intervals.share(images.uncertain, images.groups),
-        "unfamiliar": intervals.share(images.unfamiliar, images.groups),
-        "unsupported": intervals.share(images.unsupported, images.groups),
+        "uncertain": intervals.share(flags["uncertain"], images.groups),
+        "unfamiliar": intervals.share(flags["unfamiliar"], images.groups),
+        "unsupported": intervals.share(flags["unsupported"], images.groups),
         "calibration": _calibration(images, drawn),
         "roc": _roc(drawn),
         "decision_curve": decision_curve(images.labels, images.probabilities),

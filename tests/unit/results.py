@@ -64,15 +64,12 @@ def report(kind: str = "full") -> Report:
 
 def report_of(labels: NDArray[np.int64], probabilities: NDArray[np.float64], threshold: float, **more: Any) -> Report:
     """A report of images whose other columns do not matter."""
-    columns = {
-        "groups": np.arange(len(labels)),
-        "uncalibrated": probabilities**2,
-        "baselines": {"colours": np.full(len(labels), 0.5)},
-        "uncertain": abs(probabilities - threshold) < 0.1,
-        "unfamiliar": np.arange(len(labels)) % 10 == 0,
-        "unsupported": np.arange(len(labels)) % 10 == 1,
-    }
-    return build_report(labels, probabilities, threshold, **columns | more)
+    flags = {"unfamiliar": np.arange(len(labels)) % 10 == 0, "unsupported": np.arange(len(labels)) % 10 == 1}
+    near = abs(probabilities - threshold) < 0.1
+    answers = pd.DataFrame({"probability": probabilities, "uncertain": near, **flags})
+    settings = {**CLASSIFIER, "threshold": threshold}
+    columns = {"groups": np.arange(len(labels)), "baselines": {"colours": np.full(len(labels), 0.5)}}
+    return build_report(labels, answers, settings, **columns | more)
 
 
 def standout(**changes: Any) -> Standout:

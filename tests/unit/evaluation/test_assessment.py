@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 
+from skinlib.data.manifest import Manifest
+from skinlib.data.packing import PackedDataset
 from skinlib.evaluation.assessment import assess
 from skinlib.evaluation.metrics import binary_metrics
 from skinlib.evaluation.stress import SHIFTS
@@ -22,14 +24,14 @@ def images():
 
 @pytest.fixture(scope="module")
 def assessment(classifier, images):
-    labels = np.arange(8) % 2
+    keys, nothing = tuple(map(str, range(8))), ("",) * 8
+    manifest = Manifest(keys, (1,) * 8, (0, 1) * 4, ("test",) * 8, nothing, metadata={"source": ("a", "b") * 4})
     return assess(
         classifier,
-        images,
-        labels,
+        PackedDataset(images, manifest),
+        np.arange(8),
         groups=np.arange(8),
         twins=np.arange(8) == 0,
-        described={"source": ["a", "b"] * 4},
         source="source",
         baselines={"source": np.arange(8) % 2 / 2},
     )

@@ -5,6 +5,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,30 +25,27 @@ def images(n: int = 300, seed: int = 0) -> dict[str, Any]:
     groups = np.arange(n)
     groups[1 : n // 10 : 2] -= 1
     probabilities = (1 / (1 + np.exp(-rng.normal(3 * labels - 1.5, 1.5)))).round(2)
+    flags = {"unfamiliar": np.arange(n) % 20 == 0, "unsupported": np.arange(n) % 20 == 1}
     return {
         "labels": labels,
-        "probabilities": probabilities,
-        "threshold": 0.3,
+        "answers": pd.DataFrame({"probability": probabilities, "uncertain": abs(probabilities - 0.3) < 0.05, **flags}),
+        "settings": {"threshold": 0.3, "temperature": 2.0},
         "groups": groups,
-        "uncalibrated": calibrate(probabilities, 0.5),
         "baselines": {"colours": 1 / (1 + np.exp(-rng.normal(labels, 1)))},
-        "uncertain": abs(probabilities - 0.3) < 0.05,
-        "unfamiliar": np.arange(n) % 20 == 0,
-        "unsupported": np.arange(n) % 20 == 1,
         "twins": rng.random(n) < 0.1,
     }
 
 
+def some(index: Any, **changes: Any) -> dict[str, Any]:
+    """The arguments for some of the images."""
+    kept = {name: IMAGES[name][index] for name in ("labels", "groups", "twins")}
+    baselines = {name: each[index] for name, each in IMAGES["baselines"].items()}
+    return {**IMAGES, **kept, "answers": IMAGES["answers"].iloc[index], "baselines": baselines, **changes}
+
+
 IMAGES = images()
 REPORT = build_report(**IMAGES)
-LABELS, PROBABILITIES = IMAGES["labels"], IMAGES["probabilities"]
-
-
-def in_order(index: Any) -> dict[str, Any]:
-    """The arguments for some of the images."""
-    baselines = {name: each[index] for name, each in IMAGES["baselines"].items()}
-    kept = {name: each[index] for name, each in IMAGES.items() if name not in ("threshold", "baselines")}
-    return {**IMAGES, **kept, "baselines": baselines}
+LABELS, PROBABILITIES = IMAGES["labels"], IMAGES["answers"]["probability"].to_numpy()
 
 
 def test_a_report_is_plain() -> None:
@@ -58,7 +56,7 @@ def test_scores_equal_scikit_learns() -> None:
     scores = REPORT["all"]
     assert scores["auroc"]["value"] == pytest.approx(roc_auc_score(LABELS, PROBABILITIES))
     assert scores["average_precision"]["value"] == pytest.approx(average_precision_score(LABELS, PROBABILITIES))
-    for name, probabilities in (("before", IMAGES["uncalibrated"]), ("after", PROBABILITIES)):
+    for name, probabilities in (("before", calibrate(PROBABILITIES, 0.5)), ("after", PROBABILITIES)):
         brier = scores["calibration"][name]["brier"]
         assert brier["value"] == pytest.approx(brier_score_loss(LABELS, probabilities))
 
@@ -180,9 +178,8 @@ def test_the_metrics_of_a_run_have_every_baseline() -> None:
 
 def test_scores_without_twins_are_those_of_the_other_images() -> None:
     kept = ~IMAGES["twins"]
-    columns = in_order(kept)
     assert REPORT["n_twins"] == IMAGES["twins"].sum() > 0
-    assert build_report(**{**columns, "twins": None})["all"] == REPORT["without_twins"]
+    assert build_report(**some(kept, twins=None))["all"] == REPORT["without_twins"]
 
 
 @pytest.mark.parametrize(("twins", "n"), [(None, None), (np.zeros(300, dtype=bool), 0)])
@@ -194,7 +191,7 @@ def test_without_known_twins_there_are_no_scores_without_them(twins: np.ndarray 
 
 def test_the_order_of_the_images_does_not_change_the_report() -> None:
     order = Random(0).sample(range(300), 300)
-    shuffled = build_report(**in_order(order))
+    shuffled = build_report(**some(order))
 
     def rounded(text: str) -> Any:
         return json.loads(text, parse_float=lambda number: round(float(number), 10))
