@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -67,15 +66,15 @@ def measure(folder: Path, cache: Store) -> list[tuple[str, float, int]]:
     packed = open_packed(cache, manifest.hash)
     audit = run("audit", lambda: findings.audit_images(packed, {"identical": [], "same_lesions": []}))
     folds = run("split", lambda: split.folds(manifest, audit.groups, 5, 0.15, 0))
-    whole = asdict(split.whole(folds, manifest))
-    predicted = run("baselines", lambda: baselines.held_out(packed, audit.colours, folds, whole))
-    standouts = run("file traces", lambda: traces.standouts(manifest, whole["train"], None))
-    examples = whole["train"][:24]
+    whole = split.whole(folds, manifest)
+    train, test = whole["train"], whole["test"]
+    predicted = run("baselines", lambda: baselines.held_out(packed, audit.colours, folds, train, test))
+    standouts = run("file traces", lambda: traces.standouts(manifest, train, None))
     report = (
         manifest.summary(),
         audit.summary,
         packed,
-        examples,
+        train,
         dict.fromkeys(predicted["validation"]),
         standouts,
         False,

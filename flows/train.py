@@ -6,7 +6,6 @@ python flows/train.py --config sweep configs/sweeps/cpu.json run --data FOLDER
 """
 
 import secrets
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -107,19 +106,16 @@ class SkinLesionFlow(FlowSpec):
         self.labels, self.groups = packed.labels, audited.groups
         self.twins, self.colours = audited.twins, audited.colours
         self.folds = split.folds(manifest, self.groups, self.n_folds, self.validation_fraction, self.seed)
-        self.split = asdict(split.whole(self.folds, manifest))
-        used = np.union1d(self.split["train"], self.split["validation"])
+        self.split = split.whole(self.folds, manifest)
+        train, validation, test = self.split["train"], self.split["validation"], self.split["test"]
+        used = np.union1d(train, validation)
         self.one_class_sources = metadata.one_class_sources(manifest.column(self.sources)[used], self.labels[used])
-        train, truths = self.split["train"], self.labels[self.split["validation"]]
         # Trained and validated on the same images as the networks.
-        self.baselines = baselines.held_out(packed, self.colours, self.folds, self.split, self.sources)
+        self.baselines = baselines.held_out(packed, self.colours, self.folds, train, test, self.sources)
         self.standouts = traces.standouts(manifest, train, self.sources)
-        scores = {name: metrics.auroc(truths, of) for name, of in self.baselines["validation"].items()}
-        examples = train[:: max(1, len(train) // 24)][:24]
-        synthetic = self.data == "sample"
-        data_card.show(
-            current.card["data"], self.manifest, self.audit, packed, examples, scores, self.standouts, synthetic
-        )
+        scores = {name: metrics.auroc(self.labels[validation], of) for name, of in self.baselines["validation"].items()}
+        shown = self.manifest, self.audit, packed, train, scores, self.standouts, self.data == "sample"
+        data_card.show(current.card["data"], *shown)
         self.next(self.train, foreach="branch_keys")
 
     @card(type="blank", id="training", refresh_interval=5)
@@ -196,8 +192,7 @@ class SkinLesionFlow(FlowSpec):
         tasks = {key: sorted((t for t in inputs if t.trial_key == key), key=lambda t: t.fold) for key in self.trials}
         results = {key: over_folds([t.result for t in of], self.folds, self.labels) for key, of in tasks.items()}
         labels, groups = (values[self.split["validation"]] for values in (self.labels, self.groups))
-        baselines = self.baselines["validation"]
-        self.leaderboard = selection.leaderboard(self.trials, results, labels, groups, baselines)
+        self.leaderboard = selection.leaderboard(self.trials, results, labels, groups, self.baselines["validation"])
         best_key = self.leaderboard["trial"][0]
         self.best_trial = {"key": best_key, **self.trials[best_key]}
         self.best_result, self.weights = results[best_key], ensemble.join([t.weights for t in tasks[best_key]])
@@ -206,8 +201,7 @@ class SkinLesionFlow(FlowSpec):
         colours = shortcut.fit(self.colours[train], self.labels[train])
         self.classifier = settings.settings(self.best_trial, operation, self.sensitivity, colours)
         histories = {key: result["history"] for key, result in results.items()}
-        reason = selection.explain_choice(self.leaderboard)
-        leaderboard_card.show(current.card["leaderboard"], self.leaderboard, histories, reason)
+        leaderboard_card.show(current.card["leaderboard"], self.leaderboard, histories)
         # Every trial's weights are artifacts now. A later `resume train` trains anew, with the code as it is then.
         run_store(self).delete(checkpoint_folder(self.run_key))
         self.next(self.evaluate)
@@ -227,19 +221,11 @@ class SkinLesionFlow(FlowSpec):
 
         store = run_store(self)
         packed = open_packed(store, self.manifest["hash"])
-        test, name, synthetic = self.split["test"], self.best_trial["key"], self.data == "sample"
+        test, synthetic = self.split["test"], self.data == "sample"
         unsupported = np.isin(packed.manifest.column(self.sources), self.one_class_sources)
         self.graph = export_graph(self.weights, self.classifier, packed.images, self.folds, unsupported)
         classifier = Graph(self.graph, threads=1)
-        assessment = assess(
-            classifier,
-            packed,
-            test,
-            groups=self.groups,
-            twins=self.twins,
-            source=self.sources,
-            baselines=self.baselines["test"],
-        )
+        assessment = assess(classifier, packed, test, self.groups, self.twins, self.sources, self.baselines["test"])
         self.test_probabilities, self.test_metrics = assessment.probabilities, assessment.metrics
         self.test_report, self.stress = assessment.report, assessment.stress
         urls = config.listed(self.elsewhere)
@@ -248,7 +234,7 @@ class SkinLesionFlow(FlowSpec):
         self.verdict = verdict.verdict(self.test_report, self.elsewhere_reports, self.one_class_sources, synthetic)
         flow_run = f"{current.flow_name}/{current.run_id}"
         self.model_card = model_card.render(self, public_name(self.data), synthetic, flow_run, versions())
-        title = text.named(name, self.n_folds)
+        title = text.named(self.best_trial["key"], self.n_folds)
         test_card.show(current.card["test"], assessment, title, self.verdict, self.elsewhere_reports, self.model_card)
         self.next(self.register)
 

@@ -28,7 +28,8 @@ def held_out(
     packed: PackedDataset,
     colours: NDArray[np.float64],
     folds: Sequence[Fold],
-    parts: Mapping[str, NDArray[np.int64]],
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
     source_column: str | None = None,
 ) -> dict[str, Baselines]:
     """Predict the validation images of each fold from its training images, and the test images from all of these.
@@ -37,7 +38,8 @@ def held_out(
         packed: As for `predictions`.
         colours: As for `predictions`.
         folds: From `split.folds`.
-        parts: Indices, int64 (k,), of the `train` and `test` images.
+        train: int64 (n,), all training images, for the predictions of the test images.
+        test: int64 (k,), the test images.
         source_column: As for `predictions`.
 
     Returns:
@@ -46,7 +48,7 @@ def held_out(
     known = packed, colours, pixel_traces(packed.images), source_column
     of_folds = [predictions(fold["train"], fold["validation"], *known) for fold in folds]
     validation = {name: out_of_fold(folds, [of[name] for of in of_folds]) for name in of_folds[0]}
-    return {"validation": validation, "test": predictions(parts["train"], parts["test"], *known)}
+    return {"validation": validation, "test": predictions(train, test, *known)}
 
 
 def predictions(

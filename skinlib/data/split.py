@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
@@ -11,17 +10,9 @@ from numpy.typing import NDArray
 from skinlib.data.manifest import CLASSES, Manifest
 from skinlib.errors import DataError
 
-
-@dataclass(frozen=True)
-class Split:
-    """Indices into the manifest: int64, ascending and disjoint.
-
-    With several folds, `train` and `validation` both hold all training images.
-    """
-
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    test: NDArray[np.int64]
+# The artifact `split`: indices of the `train`, `validation` and `test` images in the manifest, int64, ascending. With
+# several folds, `train` and `validation` both hold all training images; otherwise no image is in two of them.
+Split = dict[str, NDArray[np.int64]]
 
 
 class Fold(TypedDict):
@@ -34,24 +25,28 @@ class Fold(TypedDict):
 def folds(
     manifest: Manifest, groups: NDArray[np.int64], number: int, validation_fraction: float, seed: int
 ) -> list[Fold]:
-    """Choose the images of each training: one part held out, or `number` folds that are held out in turn.
+    """Choose the images of each training, with whole groups: one part held out, or `number` folds held out in turn.
 
-    Folds are those of scikit-learn's StratifiedGroupKFold: stratified by class, with whole groups. Every training image
-    is in the validation set of one fold. The result does not depend on the order of the images.
+    The one part is stratified by class. Groups are drawn in random order, and each one that fits, so that no class
+    exceeds its share, joins the validation set. So each class has the fraction that was asked for, to the image, unless
+    the groups that are left are larger than what is missing.
+
+    Several folds are those of scikit-learn's StratifiedGroupKFold, also stratified by class. Every training image is in
+    the validation set of one fold. The result does not depend on the order of the images.
 
     Args:
-        manifest: As for `split`.
-        groups: As for `split`.
-        number: Of the folds. For one, `split` holds validation images out.
-        validation_fraction: As for `split`; not used with several folds.
+        manifest: The images; the test images are in no fold.
+        groups: int64 (N,), equal for images of the same lesion; a group may include test images.
+        number: Of the folds.
+        validation_fraction: Fraction of the training images to hold out, above 0 and at most 0.5; not used with several
+            folds.
         seed: Selects the validation images.
 
     Raises:
         DataError: There are too few training images or groups to have both classes in both sets of each fold.
     """
     if number == 1:
-        parts = split(manifest, groups, validation_fraction, seed)
-        return [{"train": parts.train, "validation": parts.validation}]
+        return [_one_part(manifest, groups, validation_fraction, seed)]
     from sklearn.model_selection import StratifiedGroupKFold
 
     train, labels = _training_images(manifest)
@@ -76,7 +71,7 @@ def whole(folds: Sequence[Fold], manifest: Manifest) -> Split:
     """Put the folds together; the test images stay the test set."""
     train, validation = (np.unique(np.concatenate([fold[part] for fold in folds])) for part in ("train", "validation"))
     test = [index for index, name in enumerate(manifest.splits) if name == "test"]
-    return Split(train, validation, np.array(test, dtype=np.int64))
+    return {"train": train, "validation": validation, "test": np.array(test, dtype=np.int64)}
 
 
 def out_of_fold(folds: Sequence[Fold], values: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -84,22 +79,7 @@ def out_of_fold(folds: Sequence[Fold], values: Sequence[NDArray[Any]]) -> NDArra
     return np.concatenate(values)[np.argsort(np.concatenate([fold["validation"] for fold in folds]))]
 
 
-def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: float, seed: int) -> Split:
-    """Hold out part of the training images for validation: stratified by class, with whole groups.
-
-    Groups are drawn in random order, and each one that fits, so that no class exceeds its share, joins the validation
-    set. So each class has the fraction that was asked for, to the image, unless the groups that are left are larger
-    than what is missing. The result does not depend on the order of the images.
-
-    Args:
-        manifest: The images; the test images stay the test set.
-        groups: int64 (N,), equal for images of the same lesion; a group may include test images.
-        validation_fraction: Fraction of the training images, above 0 and at most 0.5.
-        seed: Selects the validation images.
-
-    Raises:
-        DataError: There are too few training images or groups to have both classes in both sets.
-    """
+def _one_part(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: float, seed: int) -> Fold:
     train, labels = _training_images(manifest)
     # Numbered in the order of the keys, because the draw depends on the numbers.
     numbered = number_groups(groups[train])
@@ -121,7 +101,7 @@ def split(manifest: Manifest, groups: NDArray[np.int64], validation_fraction: fl
                 f"The {name} set would have only one class, because groups of look-alike images stay together; "
                 "add images or choose another validation fraction."
             )
-    return whole([{"train": train[rest], "validation": train[validation]}], manifest)
+    return {"train": np.sort(train[rest]), "validation": np.sort(train[validation])}
 
 
 def _training_images(manifest: Manifest) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -147,7 +147,6 @@ def assess(
     classifier: Classifier,
     packed: PackedDataset,
     test: NDArray[np.int64],
-    *,
     groups: NDArray[np.int64],
     twins: NDArray[np.bool_],
     source: str | None,

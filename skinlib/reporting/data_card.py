@@ -17,6 +17,7 @@ from skinlib.reporting.numbers import number
 from skinlib.reporting.text import COLOUR_BASELINE, FINDINGS
 
 SHOWN_FILES = 50  # files, or pairs of files
+SHOWN_EXAMPLES = 24
 SHOWN_PAIRS = 12  # in pictures
 
 
@@ -25,7 +26,7 @@ def show(
     summary: ManifestSummary,
     audit: AuditSummary,
     packed: PackedDataset,
-    examples: NDArray[np.int64],
+    train: NDArray[np.int64],
     baselines: Mapping[str, float | None],
     standouts: Sequence[Standout],
     synthetic: bool,
@@ -37,7 +38,7 @@ def show(
         summary: from `Manifest.summary`.
         audit: of all images.
         packed: all images.
-        examples: int64 (k,), indices of up to 24 to show.
+        train: int64 (k,), indices of the training images, of which up to 24 are shown.
         baselines: AUROCs on the validation images by name, None if undefined.
         standouts: from `traces.standouts`, of the training images.
         synthetic: whether the images are the generated sample.
@@ -51,6 +52,7 @@ def show(
         described = [[name, of["known"], of["distinct"]] for name, of in columns.items()]
         card.append(table([["column of metadata.csv", "images with a value", "different values"], *described]))
     card.append(markdown("## Examples"))
+    examples = train[:: max(1, len(train) // SHOWN_EXAMPLES)][:SHOWN_EXAMPLES]
     labels = packed.labels[examples]
     grid = figures.image_grid(packed.images[examples], labels, [CLASSES[label] for label in labels])
     card.append(picture(grid, "jpeg"))

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skinlib.audit.baselines import COLOURS, column
+from skinlib.evaluation.selection import explain_choice
 from skinlib.reporting import figures
 from skinlib.reporting.baseline_words import BASELINES, near_baseline
 from skinlib.reporting.components import Card, column_title, gain_note, markdown, picture, table, unbroken
@@ -24,18 +25,17 @@ _FOLDS = (
 )
 
 
-def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequence[Epoch]], reason: str) -> None:
+def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequence[Epoch]]) -> None:
     """Show why the first trial of a leaderboard won, all trials, and why some failed.
 
     Args:
         card: to fill.
         leaderboard: from `selection.leaderboard`, the chosen trial first; NaN where a failed trial has no value.
         histories: the epochs of every trial by its key.
-        reason: a sentence that says why the first trial was chosen.
     """
     failed = leaderboard.loc[leaderboard["status"] != "finished", ["trial", "status", "reason"]]
     chosen = leaderboard.iloc[0]
-    card.append(markdown(f"# Search: {len(leaderboard)} trials, {len(failed)} failed\n\n{reason}"))
+    card.append(markdown(f"# Search: {len(leaderboard)} trials, {len(failed)} failed\n\n{explain_choice(leaderboard)}"))
     folds = chosen.get("folds", 1)
     caveat = _FOLDS.format(folds=folds) if folds > 1 else _VALIDATION
     card.append(markdown(f"{gain_note(against(chosen, COLOURS))} {COLOUR_BASELINE} {caveat}"))

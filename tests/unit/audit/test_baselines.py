@@ -111,7 +111,7 @@ def test_each_validation_image_is_predicted_by_the_fold_that_held_it_out() -> No
     folds: list[Fold] = [{"train": halves[i], "validation": halves[1 - i]} for i in (0, 1)]
     dataset = packed(files, sources)
     pixels, colours = pixel_traces(dataset.images), shortcut.colours(dataset.images)
-    found = baselines.held_out(dataset, colours, folds, {"train": everything, "test": PARTS["test"]}, "clinic")
+    found = baselines.held_out(dataset, colours, folds, everything, PARTS["test"], "clinic")
     for fold in folds:
         alone = baselines.predictions(fold["train"], fold["validation"], dataset, colours, pixels, "clinic")
         for name, expected in alone.items():

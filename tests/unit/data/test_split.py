@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from skinlib.data.manifest import CLASSES, Manifest
-from skinlib.data.split import Fold, Split, folds, out_of_fold, split, whole
+from skinlib.data.split import Fold, Split, folds, out_of_fold, whole
 from skinlib.errors import DataError
 from tests.unit.data.conftest import FOLDERS
 
@@ -34,6 +34,11 @@ def grouped(draw: st.DrawFn) -> tuple[Manifest, np.ndarray]:
     return Manifest(keys, (1,) * len(rows), labels, splits, ("0",) * len(rows)), groups
 
 
+def split(manifest: Manifest, groups: np.ndarray, fraction: float, seed: int) -> Split:
+    """One part is held out."""
+    return whole(folds(manifest, groups, 1, fraction, seed), manifest)
+
+
 _fractions = st.sampled_from([0.5, 0.4, 0.34, 0.25])
 _seeds = st.integers(0, 2**32 - 1)
 
@@ -45,9 +50,9 @@ def test_a_split_is_a_partition_that_keeps_the_test_images(
 ) -> None:
     manifest, groups = data
     parts = split(manifest, groups, fraction, seed)
-    together = np.concatenate([parts.train, parts.validation, parts.test])
+    together = np.concatenate([parts["train"], parts["validation"], parts["test"]])
     assert sorted(together) == list(range(len(manifest.keys)))
-    assert list(parts.test) == [i for i, name in enumerate(manifest.splits) if name == "test"]
+    assert list(parts["test"]) == [i for i, name in enumerate(manifest.splits) if name == "test"]
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -55,7 +60,7 @@ def test_a_split_is_a_partition_that_keeps_the_test_images(
 def test_a_split_never_cuts_a_group(data: tuple[Manifest, np.ndarray], fraction: float, seed: int) -> None:
     manifest, groups = data
     parts = split(manifest, groups, fraction, seed)
-    assert not set(groups[parts.train]) & set(groups[parts.validation])
+    assert not set(groups[parts["train"]]) & set(groups[parts["validation"]])
 
 
 @settings(max_examples=50, deadline=None, derandomize=True)
@@ -100,7 +105,7 @@ def test_large_groups_of_one_size_come_as_close_as_they_can() -> None:
 
 
 def _validating(manifest: Manifest, parts: Split) -> list[int]:
-    return [sum(manifest.labels[i] == label for i in parts.validation) for label in (0, 1)]
+    return [sum(manifest.labels[i] == label for i in parts["validation"]) for label in (0, 1)]
 
 
 def _hundred_and_fifty() -> tuple[Manifest, np.ndarray]:
@@ -110,7 +115,7 @@ def _hundred_and_fifty() -> tuple[Manifest, np.ndarray]:
 
 
 def _held_back(manifest: Manifest, groups: np.ndarray, fraction: float, seed: int) -> set[str]:
-    return {manifest.keys[index] for index in split(manifest, groups, fraction, seed).validation}
+    return {manifest.keys[index] for index in split(manifest, groups, fraction, seed)["validation"]}
 
 
 def test_another_seed_gives_another_split() -> None:
@@ -137,7 +142,7 @@ def _of_groups(sizes: dict[tuple[int, int], int]) -> tuple[Manifest, np.ndarray]
 def test_groups_with_both_classes_can_be_split() -> None:
     manifest, groups = _of_groups({(0, 1): 4, (1, 0): 7, (2, 0): 4, (2, 1): 2})
     parts = split(manifest, groups, 0.5, seed=0)
-    assert {manifest.labels[i] for i in parts.train} == {manifest.labels[i] for i in parts.validation} == {0, 1}
+    assert {manifest.labels[i] for i in parts["train"]} == {manifest.labels[i] for i in parts["validation"]} == {0, 1}
 
 
 def test_a_split_that_would_leave_a_set_with_one_class_is_refused() -> None:
@@ -158,11 +163,11 @@ def test_every_training_image_is_validated_in_one_fold_and_trained_on_in_the_oth
     made = folds(manifest, groups, number, 0.15, seed)
     together = whole(made, manifest)
     assert len(made) == number
-    assert list(together.test) == [i for i, name in enumerate(manifest.splits) if name == "test"]
-    assert sorted(np.concatenate([fold["validation"] for fold in made])) == list(together.validation)
-    assert sorted([*together.train, *together.test]) == list(range(len(manifest.keys)))
+    assert list(together["test"]) == [i for i, name in enumerate(manifest.splits) if name == "test"]
+    assert sorted(np.concatenate([fold["validation"] for fold in made])) == list(together["validation"])
+    assert sorted([*together["train"], *together["test"]]) == list(range(len(manifest.keys)))
     for fold in made:
-        assert sorted(np.concatenate([fold["train"], fold["validation"]])) == list(together.train)
+        assert sorted(np.concatenate([fold["train"], fold["validation"]])) == list(together["train"])
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -210,8 +215,8 @@ def test_one_fold_is_the_split() -> None:
     manifest, groups = _hundred_and_fifty()
     (fold,) = folds(manifest, groups, 1, 0.15, seed=3)
     parts = split(manifest, groups, 0.15, seed=3)
-    assert [*fold["train"], *fold["validation"]] == [*parts.train, *parts.validation]
-    assert list(whole([fold], manifest).validation) == list(parts.validation)
+    assert [*fold["train"], *fold["validation"]] == [*parts["train"], *parts["validation"]]
+    assert list(whole([fold], manifest)["validation"]) == list(parts["validation"])
 
 
 def test_a_class_with_fewer_distinct_images_than_folds_is_refused() -> None:
