@@ -66,12 +66,10 @@ class Assessment:
         metrics: The main figures.
         report: All figures with intervals.
         stress: Metrics under each shift of the images.
-        examples: int64 (k,), indices of the images below, from `saliency.examples`.
-        images: uint8 (k, 224, 224, 3).
-        heat: float32 (k, 224, 224) in 0..1, from `saliency.heat_maps`.
+        images: uint8 (N, 224, 224, 3), may be a memory map.
+        examples: int64 (k,), indices of some images, from `saliency.examples`.
+        heat: float32 (k, 224, 224) in 0..1, of these, from `saliency.heat_maps`.
         unfamiliarity: float64 (N,); above 1 an image is unlike the training images.
-        strangest: int64 (m,), indices of the least familiar images, which come first.
-        strangest_images: uint8 (m, 224, 224, 3).
     """
 
     labels: NDArray[np.int64]
@@ -79,12 +77,10 @@ class Assessment:
     metrics: Metrics
     report: Report
     stress: list[StressRow]
-    examples: NDArray[np.int64]
     images: NDArray[np.uint8]
+    examples: NDArray[np.int64]
     heat: NDArray[np.float32]
     unfamiliarity: NDArray[np.float64]
-    strangest: NDArray[np.int64]
-    strangest_images: NDArray[np.uint8]
 
 
 def assess_elsewhere(
@@ -172,7 +168,6 @@ def assess(
         lambda batch: classifier.score(batch).probability, images, labels, probabilities, threshold, workers=workers
     )
     examples = saliency.examples(labels, probabilities, threshold)
-    strangest = np.argsort(-answers.unfamiliarity, kind="stable")[:8]
     report = build_report(
         labels,
         _table(answers, settings),
@@ -189,10 +184,8 @@ def assess(
         metrics=binary_metrics(labels, probabilities, threshold),
         report=report,
         stress=rows,
+        images=images,
         examples=examples,
-        images=images[examples],
         heat=saliency.heat_maps(answers.evidence[examples], probabilities[examples] >= threshold, images.shape[1]),
         unfamiliarity=answers.unfamiliarity,
-        strangest=strangest,
-        strangest_images=images[strangest],
     )

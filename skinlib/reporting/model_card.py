@@ -76,6 +76,7 @@ def render(run: Artifacts, url: str, synthetic: bool, name: str, versions: Mappi
         name: Of the run, as FLOW/ID.
         versions: Of packages, by name.
     """
+    others = run.elsewhere_reports
     parts = [
         f"# Model card: {run.best_trial['key']}",
         _SYNTHETIC if synthetic else "",
@@ -86,8 +87,8 @@ def render(run: Artifacts, url: str, synthetic: bool, name: str, versions: Mappi
         _data(run, url, synthetic),
         _training(run),
         _results(run.test_report),
-        _sources(run.test_report),
-        _elsewhere(run.elsewhere_reports),
+        f"## By source\n{_table(sources(run.test_report))}" if run.test_report["sources"] else "",
+        f"## Elsewhere\n{ELSEWHERE}\n\n{_table(elsewhere(others))}" if others else "",
         _NO_LIMITS_KNOWN if synthetic else _LIMITS,
         f"""## Reproducibility
 Commit `{run.git_commit or "unknown"}`, data `{run.manifest["hash"]}`, seed {run.seed}, run \
@@ -151,19 +152,11 @@ do not see the lesion.
 {_table(rows)}"""
 
 
-def _sources(report: Report) -> str:
-    return f"## By source\n{_table(sources(report))}" if report["sources"] else ""
-
-
 def _subgroups(report: Report) -> str:
     if not report["subgroups"]:
         return ""
     words = f"{differences(report)} p-values are corrected for the number of tests (Holm)."
     return f"## Subgroups\n{words}\n\n{_table(subgroups(report))}"
-
-
-def _elsewhere(reports: Mapping[str, Report]) -> str:
-    return f"## Elsewhere\n{ELSEWHERE}\n\n{_table(elsewhere(reports))}" if reports else ""
 
 
 def _robustness(table: Sequence[StressRow]) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from skinlib.audit.baselines import COLOURS
 from skinlib.evaluation.assessment import Assessment
 from skinlib.evaluation.scores import Report
@@ -11,6 +13,7 @@ from skinlib.reporting.numbers import estimate, number
 from skinlib.reporting.report_tables import Section, metric_columns
 from skinlib.reporting.text import COLOUR_BASELINE
 
+STRANGEST = 8  # images that are the least familiar
 OUTCOMES = {
     (1, False): "false negative",
     (0, True): "false positive",
@@ -155,7 +158,8 @@ def _saliency(card: Card, assessment: Assessment) -> None:
             f"{OUTCOMES[int(truth), bool(malignant)]} ({probability:.2f})"
             for truth, malignant, probability in zip(truths, positive, shown, strict=True)
         ]
-        card.append(picture(figures.image_grid(assessment.images, truths, captions, assessment.heat), "jpeg"))
+        images = assessment.images[assessment.examples]
+        card.append(picture(figures.image_grid(images, truths, captions, assessment.heat), "jpeg"))
 
 
 def _familiarity(card: Card, assessment: Assessment) -> None:
@@ -164,10 +168,10 @@ def _familiarity(card: Card, assessment: Assessment) -> None:
 unfamiliar: 5% of the validation images exceed it. The model calls {n:,} of {len(assessment.labels):,} test images \
 unfamiliar; its answers for such images must not be used."""
     card.append(markdown(f"## Familiarity: images unlike the training images\n\n{words}"))
-    if len(assessment.strangest):
-        captions = [f"{distance:.2f}" for distance in assessment.unfamiliarity[assessment.strangest]]
-        truths = assessment.labels[assessment.strangest]
-        card.append(picture(figures.image_grid(assessment.strangest_images, truths, captions), "jpeg"))
+    strangest = np.argsort(-assessment.unfamiliarity, kind="stable")[:STRANGEST]
+    captions = [f"{distance:.2f}" for distance in assessment.unfamiliarity[strangest]]
+    grid = figures.image_grid(assessment.images[strangest], assessment.labels[strangest], captions)
+    card.append(picture(grid, "jpeg"))
 
 
 def _metrics(card: Card, report: Report, section: Section) -> None:

@@ -18,12 +18,10 @@ ASSESSMENT = Assessment(
     metrics=binary_metrics(LABELS, PROBABILITIES, results.THRESHOLD),
     report=results.report(),
     stress=results.STRESS,
+    images=results.photographs(100),
     examples=np.zeros(0, int),
-    images=np.zeros((0, 224, 224, 3), np.uint8),
     heat=np.zeros((0, 224, 224), np.float32),
     unfamiliarity=np.linspace(0.2, 1.1, 100),
-    strangest=np.array([4, 3]),
-    strangest_images=results.photographs(2),
 )
 MODEL_CARD = "# Model card\n\n|a|b|\n|-|-:|\n|1|2|\n"
 
@@ -35,8 +33,7 @@ def show(card, **changed):
 
 
 def examples(*indices):
-    k = len(indices)
-    return {"examples": np.array(indices), "images": results.photographs(k), "heat": results.heat(k)}
+    return {"examples": np.array(indices), "heat": results.heat(len(indices))}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +72,8 @@ def test_card_counts_false_negatives_and_false_positives(full):
 
 
 def test_card_shows_undefined_metrics_as_undefined(card):
-    show(card, report=results.report("benign"), labels=LABELS[:60], probabilities=PROBABILITIES[:60])
+    benign = {"labels": LABELS[:60], "probabilities": PROBABILITIES[:60], "unfamiliarity": np.zeros(60)}
+    show(card, report=results.report("benign"), **benign)
     assert "AUROC undefined" in card.text()
     assert card.table("AUROC")["AUROC"][0] == "undefined"
     assert card.table("## Operating point")["sensitivity"][0] == "undefined"
@@ -92,12 +90,13 @@ def test_card_shows_the_robustness_table(full):
     assert full.table("## Robustness")["hair"] == ["undefined", "undefined", "undefined", "0.736", "0.075"]
 
 
-def test_card_names_the_outcome_of_each_example(card, monkeypatch):
+def test_card_names_the_outcome_of_each_example_and_shows_the_least_familiar_images_first(card, monkeypatch):
     shown = []
     draw = figures.image_grid
     monkeypatch.setattr(figures, "image_grid", lambda *given: shown.append(given[1:3]) or draw(*given))
     labels, probabilities = np.array([0, 1, 0, 1, 0]), np.array([0.6, 0.1, 0.2, 0.9, 0.29])
-    show(card, labels=labels, probabilities=probabilities, **examples(1, 0, 3, 2))
+    distances = np.array([0.1, 0.5, 0.3, 1.2, 0.4])
+    show(card, labels=labels, probabilities=probabilities, unfamiliarity=distances, **examples(1, 0, 3, 2))
     truths, captions = shown[0]
     assert list(truths) == [1, 0, 1, 0]
     assert captions == [
@@ -106,6 +105,7 @@ def test_card_names_the_outcome_of_each_example(card, monkeypatch):
         "true positive (0.90)",
         "true negative (0.20)",
     ]
+    assert shown[1][1] == ["1.20", "0.50", "0.40", "0.30", "0.10"]
 
 
 def test_card_ends_with_the_model_card(full):
