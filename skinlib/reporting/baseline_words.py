@@ -51,9 +51,6 @@ def near_baseline(baselines: Mapping[str, AgainstBaseline]) -> str:
     """Say in one sentence which baseline without lesions comes near the model, or nothing if none does.
 
     A baseline is near if the model's gain over it is less than 0.05, or may be noise.
-
-    Args:
-        baselines: By name; on the same images as the model.
     """
     gains = {name: of["difference"]["value"] for name, of in baselines.items()}
     near = {

@@ -33,15 +33,8 @@ def show(
 ) -> None:
     """Show what the data set contains and what is wrong with it.
 
-    Args:
-        card: to fill.
-        summary: from `Manifest.summary`.
-        audit: of all images.
-        packed: all images.
-        train: int64 (k,), indices of the training images, of which up to 24 are shown.
-        baselines: AUROCs on the validation images by name, None if undefined.
-        standouts: from `traces.standouts`, of the training images.
-        synthetic: whether the images are the generated sample.
+    `train`, int64 (k,), has the indices of the training images, of which some are shown. `baselines` has the AUROCs on
+    the validation images by name, None if undefined.
     """
     counts = summary["counts"]
     card.append(markdown(f"# Data: {summary['n_images']:,} images\n\n{SYNTHETIC if synthetic else ''}"))

@@ -26,13 +26,7 @@ _FOLDS = (
 
 
 def show(card: Card, leaderboard: "pd.DataFrame", histories: Mapping[str, Sequence[Epoch]]) -> None:
-    """Show why the first trial of a leaderboard won, all trials, and why some failed.
-
-    Args:
-        card: to fill.
-        leaderboard: from `selection.leaderboard`, the chosen trial first; NaN where a failed trial has no value.
-        histories: the epochs of every trial by its key.
-    """
+    """Show why the first trial of a leaderboard won, all trials by key, and why some failed."""
     failed = leaderboard.loc[leaderboard["status"] != "finished", ["trial", "status", "reason"]]
     chosen = leaderboard.iloc[0]
     card.append(markdown(f"# Search: {len(leaderboard)} trials, {len(failed)} failed\n\n{explain_choice(leaderboard)}"))

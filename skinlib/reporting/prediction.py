@@ -10,12 +10,7 @@ _REASONS = 5
 
 
 def prediction_report(model: str, summary: Summary) -> str:
-    """Lay out what a table of scores contains, how the scores are distributed, and whether the images have drifted.
-
-    Args:
-        model: As the user named it.
-        summary: From `scoring.predict`.
-    """
+    """Lay out what a table of scores contains, how the scores are distributed, and whether the images have drifted."""
     n, errors = summary.n, sorted(summary.errors.items(), key=lambda row: -row[1])
     failed = sum(summary.errors.values())
     lines = ["", f"{model} on {summary.url}", f"{n + failed:,} files, {summary.new:,} of them scored now"]

@@ -39,16 +39,7 @@ def show(
     elsewhere: Mapping[str, Report],
     model_card: str,
 ) -> None:
-    """Show everything known about a model on the test images.
-
-    Args:
-        card: Filled with the components.
-        assessment: Of the test images.
-        title: Names the model, such as its trial's key.
-        verdict: From `reporting.verdict`.
-        elsewhere: Reports on other images, by their URL.
-        model_card: In Markdown.
-    """
+    """Show everything known about a model on the test images and elsewhere; `title` names the model."""
     card.append(markdown(f"# Test: {title}\n\n**{verdict}**"))
     _ranking(card, assessment)
     _operating_point(card, assessment)

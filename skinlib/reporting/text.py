@@ -96,17 +96,9 @@ def against(trial: Mapping[str, Any], baseline: str) -> AgainstBaseline:
 
 
 def evaluation_report(model: str, url: str, n_rejected: int, report: Report, distance: Sequence[ColourDistance]) -> str:
-    """Lay out how a registered model performs on other images.
+    """Lay out how a registered model performs on the images at a URL, in at most 100 columns, unless names are longer.
 
-    Args:
-        model: as the user named it.
-        url: of the images.
-        n_rejected: number of files that could not be read.
-        report: of the images.
-        distance: from `shortcut.distance`.
-
-    Returns:
-        Text of at most 100 columns, unless the names are longer.
+    `n_rejected` is the number of files there that could not be read.
     """
     scores = report["all"]
     groups = f", {scores['n_groups']:,} groups of the same lesion" if scores["n_groups"] < scores["n"] else ""
@@ -174,14 +166,10 @@ def audit_report(
     standouts: Sequence[Standout],
     limit: int = 20,
 ) -> str:
-    """Lay out what an audit found.
+    """Lay out what an audit found, with up to `limit` pairs for each finding.
 
-    Args:
-        audit: of all images.
-        unusable: from `findings.by_reason`.
-        baselines: AUROCs by name, trained on train and evaluated on test; None, or absent, if undefined.
-        standouts: from `traces.standouts`, of the images in train.
-        limit: number of pairs that are named for each finding.
+    `unusable` has the keys of rejected files by reason. `baselines` has AUROCs by name, trained on train and evaluated
+    on test; None, or absent, if undefined.
     """
     counts = [["", *CLASSES]]
     counts += [[split, *(f"{of[name]:,}" for name in CLASSES)] for split, of in audit["counts"].items()]
@@ -211,16 +199,7 @@ def run_summary(
     promotion: Mapping[str, object],
     tracking_uri: str,
 ) -> str:
-    """Say at the end of a run what it gave and what to do next.
-
-    Args:
-        leaderboard: from `selection.leaderboard`, the best trial first.
-        report: of the test images.
-        verdict: from `reporting.verdict`.
-        registered: `name` and `version` of the registered model.
-        promotion: its `alias` and the `reason`.
-        tracking_uri: of MLflow.
-    """
+    """Say at the end of a run, from its artifacts, what it gave and what to do next."""
     look = f"mlflow ui --backend-store-uri {tracking_uri}" if tracking_uri.startswith("sqlite") else tracking_uri
     rows = leaderboard.to_dict("records")
     folds = rows[0].get("folds", 1)

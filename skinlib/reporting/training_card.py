@@ -45,13 +45,7 @@ class TrainingCard:
         self._card.refresh()
 
     def finish(self, status: str, reason: str, above: Mapping[str, float | None]) -> None:
-        """Show how the trial ended and its gain over the colour baseline.
-
-        Args:
-            status: as in `TrialResult`.
-            reason: as in `TrialResult`.
-            above: from `selection.against_baselines`.
-        """
+        """Show how the trial ended, as in `TrialResult`, and its gain, from `selection.against_baselines`."""
         words = reason.replace("<", "< ")  # otherwise the card takes what follows for HTML
         note = gain_note(against(above, COLOURS)) if f"above_{COLOURS}" in above else ""
         parts = [f"{self._title}: {status}", words, self._summary, note]

@@ -11,14 +11,7 @@ from skinlib.reporting.numbers import estimate
 def verdict(
     report: Report, elsewhere: Mapping[str, Report], one_class_sources: Sequence[str], synthetic: bool = False
 ) -> str:
-    """Say how good a model is within one source, how much of that needs no lesion, and how it fares elsewhere.
-
-    Args:
-        report: Of the test images.
-        elsewhere: Reports on other images, by their URL.
-        one_class_sources: Sources with images of one class only in training.
-        synthetic: Whether the images are the generated sample.
-    """
+    """Say how good a model is within one source, how much of that needs no lesion, and how it fares elsewhere."""
     scores = report["all"]
     auroc, within, baselines = estimate(scores["auroc"]), scores["within_source"], scores["baselines"]
     sentences = ["The images are synthetic: nothing here holds for photographs."] * synthetic
