@@ -6,6 +6,7 @@ by that. `shortcut` has the colour baseline itself, which the served model needs
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from skinlib.audit import shortcut
 from skinlib.audit.traces import pixel_traces
 from skinlib.data.packing import PackedDataset
 from skinlib.data.split import Fold, out_of_fold
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 COLOURS, FILE_TRACES, SOURCE = "colours", "file traces", "source"
 # The probabilities of malignancy, float64 (k,), by name of the baseline.
@@ -102,28 +106,6 @@ def _by_source(
     return np.array([(malignant[source] + average) / (n[source] + 1) for source in (sources[i] for i in index)])
 
 
-def _features(
-    packed: PackedDataset, pixels: PixelTraces, train: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], list[bool]]:
-    """Return all traces as numbers, float64 (N, K), NaN where unknown, and which columns are numbered names."""
-    columns = {name: (values, False) for name, values in pixels.items()}
-    for name, column in packed.manifest.traces.items():
-        if name in _NAMES:
-            columns[name] = _numbered([str(value) for value in column], train), True
-        else:
-            columns[name] = np.array(column, np.float64), False
-    # A column that does not vary in training cannot be learnt from.
-    kept = [pair for pair in columns.values() if len(np.unique(pair[0][train])) > 1]
-    return np.array([values for values, _ in kept]).reshape(-1, len(packed.images)).T, [names for _, names in kept]
-
-
-def _numbered(values: Sequence[str], train: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Number the most frequent values of the training images from 0; others are NaN."""
-    frequent = Counter(values[i] for i in train).most_common(_MOST_NAMES)
-    numbers = {value: number for number, (value, _) in enumerate(frequent)}
-    return np.array([numbers.get(value, np.nan) for value in values])
-
-
 def _by_traces(
     packed: PackedDataset,
     pixels: PixelTraces,
@@ -134,12 +116,25 @@ def _by_traces(
     """Predict from all traces, with gradient boosting of small trees."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    table, is_name = _features(packed, pixels, train)
-    if not is_name:  # no trace differs between the training images
+    table = _features(packed, pixels, train)
+    if table.empty:  # no trace differs between the training images
         return np.full(len(index), labels[train].mean())
     # Small trees and steps: with scikit-learn's defaults, the validation AUROC on the public set is lower by 0.02.
-    model = HistGradientBoostingClassifier(
-        learning_rate=0.05, max_leaf_nodes=8, early_stopping=False, categorical_features=is_name, random_state=0
-    )
-    model.fit(table[train], labels[train])
-    return model.predict_proba(table[index])[:, 1] if len(index) else np.zeros(0)
+    model = HistGradientBoostingClassifier(learning_rate=0.05, max_leaf_nodes=8, early_stopping=False, random_state=0)
+    model.fit(table.iloc[train], labels[train])
+    return model.predict_proba(table.iloc[index])[:, 1] if len(index) else np.zeros(0)
+
+
+def _features(packed: PackedDataset, pixels: PixelTraces, train: NDArray[np.int64]) -> "pd.DataFrame":
+    """Return the traces that differ between the training images, NaN where unknown."""
+    import pandas as pd
+
+    table = pd.DataFrame(pixels)
+    for name, values in packed.manifest.traces.items():
+        if name in _NAMES:
+            words = pd.Series(values).astype(str)
+            frequent = [word for word, _ in Counter(words[train]).most_common(_MOST_NAMES)]
+            table[name] = pd.Categorical(words, frequent)
+        else:
+            table[name] = np.array(values, np.float64)
+    return table.loc[:, table.iloc[train].nunique(dropna=False) > 1]
