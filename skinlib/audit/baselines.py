@@ -36,18 +36,11 @@ def held_out(
     test: NDArray[np.int64],
     source_column: str | None = None,
 ) -> dict[str, Baselines]:
-    """Predict the validation images of each fold from its training images, and the test images from all of these.
-
-    Args:
-        packed: As for `predictions`.
-        colours: As for `predictions`.
-        folds: From `split.folds`.
-        train: int64 (n,), all training images, for the predictions of the test images.
-        test: int64 (k,), the test images.
-        source_column: As for `predictions`.
+    """Predict the validation images of each fold from its training images, and `test` from `train`.
 
     Returns:
-        For `validation`, in the order of all validation images, and `test`: as from `predictions`.
+        For `validation`, in the order of all validation images, and `test`: as from `predictions`, which describes the
+        arguments, too.
     """
     known = packed, colours, pixel_traces(packed.images), source_column
     of_folds = [predictions(fold["train"], fold["validation"], *known) for fold in folds]

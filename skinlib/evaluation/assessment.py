@@ -86,13 +86,9 @@ class Assessment:
 def assess_elsewhere(
     classifier: Classifier, urls: Mapping[str, str], store: Store, on_progress: Progress = silent
 ) -> dict[str, Report]:
-    """Evaluate a classifier on labelled images that are not part of its data set.
+    """Evaluate a classifier on labelled images that are not part of its data set, given by URLs with names.
 
-    Args:
-        classifier: As it is served.
-        urls: Of sets of images by name, as for `list_images` with the split "test" only.
-        store: For the packed images and the pairs of the same lesion.
-        on_progress: Called while images are read and compared.
+    The store keeps the packed images and the pairs of the same lesion.
     """
     reports = {}
     for name, url in urls.items():
@@ -123,15 +119,7 @@ def _table(answers: Answers, settings: Settings) -> pd.DataFrame:
 def report_on(
     packed: PackedDataset, found: findings.Audit, answers: pd.DataFrame, settings: Settings, source: str | None
 ) -> Report:
-    """Compute the report of a classifier on images from elsewhere.
-
-    Args:
-        packed: The images.
-        found: Their audit.
-        answers: As for `build_report`.
-        settings: Of the classifier.
-        source: The column that names each image's source, if there is one.
-    """
+    """Compute the report of a classifier on images from elsewhere, from its answers as `build_report` takes them."""
     colours = shortcut.probabilities(found.colours, settings["shortcut"])
     described = packed.manifest.metadata
     return build_report(

@@ -1,11 +1,4 @@
-"""What the Metaflow cards share: their protocol, tables, pictures and notes.
-
-A card is `current.card["id"]`. In the modules of the cards
-
-    labels          int (N,), index into `CLASSES`, so that 1 is malignant
-    probabilities   float (N,) of being malignant, 0 to 1
-    images          uint8 (N, height, width, 3)
-"""
+"""What the Metaflow cards share: their protocol, tables, pictures and notes. A card is `current.card["id"]`."""
 
 import io
 from collections.abc import Iterable, Sequence

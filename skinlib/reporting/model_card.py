@@ -76,25 +76,26 @@ def render(run: Artifacts, url: str, synthetic: bool, name: str, versions: Mappi
         name: Of the run, as FLOW/ID.
         versions: Of packages, by name.
     """
-    others = run.elsewhere_reports
+    report, others = run.test_report, run.elsewhere_reports
+    by_group = f"{differences(report)} p-values are corrected for the number of tests (Holm)."
     parts = [
         f"# Model card: {run.best_trial['key']}",
         _SYNTHETIC if synthetic else "",
         f"**{run.verdict}**",
         "Maps a dermoscopic photograph to the probability that its lesion is malignant. Threshold: "
-        f"{run.test_report['threshold']:.3f}.",
+        f"{report['threshold']:.3f}.",
         _USE,
         _data(run, url, synthetic),
         _training(run),
-        _results(run.test_report),
-        f"## By source\n{_table(sources(run.test_report))}" if run.test_report["sources"] else "",
+        _results(report),
+        f"## By source\n{_table(sources(report))}" if report["sources"] else "",
         f"## Elsewhere\n{ELSEWHERE}\n\n{_table(elsewhere(others))}" if others else "",
         _NO_LIMITS_KNOWN if synthetic else _LIMITS,
         f"""## Reproducibility
 Commit `{run.git_commit or "unknown"}`, data `{run.manifest["hash"]}`, seed {run.seed}, run \
 `{name}`; {_listing(versions)}.""",
         _robustness(run.stress),  # the long parts are last, since MLflow shortens a long description
-        _subgroups(run.test_report),
+        f"## Subgroups\n{by_group}\n\n{_table(subgroups(report))}" if report["subgroups"] else "",
     ]
     return without_markup("\n\n".join(part for part in parts if part) + "\n")
 
@@ -150,13 +151,6 @@ On the test images ({twins}), at threshold {number(report["threshold"])}, with 9
 do not see the lesion.
 
 {_table(rows)}"""
-
-
-def _subgroups(report: Report) -> str:
-    if not report["subgroups"]:
-        return ""
-    words = f"{differences(report)} p-values are corrected for the number of tests (Holm)."
-    return f"## Subgroups\n{words}\n\n{_table(subgroups(report))}"
 
 
 def _robustness(table: Sequence[StressRow]) -> str:
