@@ -13,7 +13,7 @@ import numpy as np
 from metaflow import Config, FlowSpec, Parameter, card, current, project, resources, retry, step
 
 from skinlib.execution.datastore import run_store
-from skinlib.execution.hooks import configured, mark_failed, parser, prepare  # noqa: F401 (Argo finds mark_failed here)
+from skinlib.execution.hooks import backend_of, configured, mark_failed, parser, prepare  # noqa: F401 (Argo's hook)
 
 # Heavy modules (torch, mlflow, matplotlib) are imported in the steps that use them: every task and every refresh of a
 # card is a process of its own that loads this file.
@@ -64,10 +64,7 @@ class SkinLesionFlow(FlowSpec):
         self.sources = metadata.source_column(listed.metadata.names, self.source_column)
         for url in config.listed(self.elsewhere):
             listing.list_images(url, splits=("test",))
-        # Of a weights file only the name, under which it is in the store.
-        self.trials = {
-            trial.key: {**trial.model_dump(), "weights": provenance.public_name(trial.weights)} for trial in trials
-        }
+        self.trials = {trial.key: trial.model_dump() for trial in trials}
         self.branches = sweep.branches(self.trials, self.n_folds)
         self.branch_keys = list(self.branches)
         self.git_commit = provenance.git_commit()
@@ -126,7 +123,6 @@ class SkinLesionFlow(FlowSpec):
         """Train a trial on one fold. A divergence is a result; a killed process continues from its last checkpoint."""
         from skinlib.data.packing import open_packed
         from skinlib.evaluation.selection import against_baselines
-        from skinlib.execution import hooks
         from skinlib.reporting.training_card import TrainingCard
         from skinlib.tracking.runs import TrialLog
         from skinlib.training import checkpoint, loop, slots, sweep
@@ -149,7 +145,7 @@ class SkinLesionFlow(FlowSpec):
             git_commit=self.git_commit,
         )
         live = TrainingCard(current.card["training"], trial, self.fold, self.n_folds)
-        backend, notice = hooks.backend_of(self.compute), current.get("spot_termination_notice")
+        backend, notice = backend_of(self.compute), current.get("spot_termination_notice")
         with slots.take_slot(len(self.branches) if backend.backend == "local" else 1) as slot:
             result = loop.train(
                 sweep.with_stored_weights(trial, store),
@@ -170,8 +166,8 @@ class SkinLesionFlow(FlowSpec):
         baselines = {name: of[here] for name, of in self.baselines["validation"].items()}
         above = against_baselines(self.labels[fold["validation"]], result.validation_probabilities, baselines)
         live.finish(result.status, result.reason, above)
-        metrics = {"best_validation_auroc": result.validation_auroc, **above}
-        log.finish(result.history, metrics, result.status, result.reason)
+        best = {"best_validation_auroc": result.validation_auroc}
+        log.finish(result.history, best | above, result.status, result.reason)
         # Two artifacts: `select` reads the result of every trial, but only the winner's weights.
         self.result, self.weights = result.summary(), result.weights
         self.next(self.select)

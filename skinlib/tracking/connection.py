@@ -120,6 +120,7 @@ def is_missing(error: MlflowException) -> bool:
     """Return whether MLflow does not know the model, version or alias that was asked for."""
     return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
+
 def _given(recorded: str | None) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or recorded or "sqlite:///mlflow.db"
 

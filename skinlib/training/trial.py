@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from skinlib.config import Strict
 from skinlib.networks.architecture import Architecture
@@ -46,6 +47,11 @@ class Trial(Strict):
         if "://" in self.weights:
             raise ValueError("the weights must be a file of this machine, not a URL; download it first")
         return self
+
+    @field_serializer("weights")
+    def _name(self, weights: str) -> str:
+        # Under which the run's store keeps the file. Its path on this machine must not be published.
+        return os.path.basename(weights)
 
     @property
     def key(self) -> str:
