@@ -166,8 +166,8 @@ class SkinLesionFlow(FlowSpec):
         baselines = {name: of[here] for name, of in self.baselines["validation"].items()}
         above = against_baselines(self.labels[fold["validation"]], result.validation_probabilities, baselines)
         live.finish(result.status, result.reason, above)
-        best = {"best_validation_auroc": result.validation_auroc}
-        log.finish(result.history, best | above, result.status, result.reason)
+        metrics = {"best_validation_auroc": result.validation_auroc, **above}
+        log.finish(result.history, metrics, result.status, result.reason)
         # Two artifacts: `select` reads the result of every trial, but only the winner's weights.
         self.result, self.weights = result.summary(), result.weights
         self.next(self.select)
