@@ -57,7 +57,7 @@ def read(store: Store, objects: Sequence[Object], folders: Iterable[str]) -> Met
         DataError: A file is no CSV table with `file_name`, names an image twice, or one that does not exist.
         StorageError: A file cannot be read.
     """
-    present, names, rows = {item.key: item for item in objects}, [], {}
+    present, found, rows = {item.key: item for item in objects}, dict[str, None](), {}
     for folder in folders:
         if (item := present.get(folder + FILE)) is None:
             continue
@@ -73,8 +73,8 @@ def read(store: Store, objects: Sequence[Object], folders: Iterable[str]) -> Met
             if key in rows:
                 raise DataError(f"{where} has a second row for {row[KEY_COLUMN]!r}; delete one of them.")
             rows[key] = row
-            names += [name for name in row if name not in names]
-    names = [name for name in names if name != KEY_COLUMN]
+            found |= dict.fromkeys(row)  # in this order; to search a list would take minutes for thousands of columns
+    names = [name for name in found if name != KEY_COLUMN]
     return Metadata(tuple(names), {key: tuple(row.get(name, "") for name in names) for key, row in rows.items()})
 
 
