@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from skinlib.data.colour import embedded_profile, to_srgb
 from skinlib.data.formats import check_format, refuse_other_formats, unidentified
@@ -13,6 +13,17 @@ from skinlib.errors import DataError
 SIDE = 224
 MIN_SIDE = 32  # below this, even a doctor could not judge a lesion
 MAX_PIXELS = 100_000_000  # 300 MB decoded
+# What turns an image upright, by its EXIF orientation. `ImageOps.exif_transpose` also writes all EXIF tags again, and
+# refuses images whose tags it cannot write.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 SETTINGS = f"{SIDE}-bilinear-2"  # part of cache keys: increase the last number when `decode` returns other pixels
 
 
@@ -62,8 +73,11 @@ def decode(data: bytes) -> NDArray[np.uint8]:
             check_format(image, data)
             profile = embedded_profile(image, data)
             image.load()
-            ImageOps.exif_transpose(image, in_place=True)  # a copy of the largest image takes 400 MB
-            return fit(np.asarray(to_srgb(_opaque(image), profile)))
+            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+            opaque = _opaque(image)
+            if turn is not None:
+                opaque = opaque.transpose(turn)
+            return fit(np.asarray(to_srgb(opaque, profile)))
     except UnidentifiedImageError:
         raise unidentified(data) from None
     except Image.DecompressionBombError:

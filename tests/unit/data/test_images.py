@@ -107,6 +107,12 @@ def test_exif_orientation_is_applied(orientation: int, upright: NDArray[np.uint8
     np.testing.assert_array_equal(decode(encode(SCENE, exif=exif)), upright)
 
 
+def test_exif_that_pillow_cannot_write_does_not_prevent_the_rotation() -> None:
+    orientation, resolution_as_text = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHI4s", 282, 2, 2, b"9")
+    exif = b"Exif\0\0II*\0\x08\0\0\0\2\0" + orientation + resolution_as_text + bytes(4)
+    np.testing.assert_array_equal(decode(encode(SCENE, exif=exif)), np.rot90(SCENE, -1))
+
+
 def test_a_phone_photo_with_a_preview_is_read() -> None:
     preview = Image.fromarray(GREY)
     data = encode(SCENE, "MPO", save_all=True, append_images=[preview], quality=95)
