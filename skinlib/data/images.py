@@ -85,7 +85,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     except (DataError, MemoryError):
         raise
     except Exception as error:  # Pillow's decoders raise many types on damaged bytes
-        raise DataError(f"it is damaged or truncated ({error})") from error
+        raise DataError(f"it is damaged or truncated ({(str(error) or type(error).__name__)[:200]})") from error
 
 
 def _check(image: Image.Image) -> None:

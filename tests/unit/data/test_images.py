@@ -185,6 +185,24 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch: pytes
         decode(data)
 
 
+def test_a_damaged_file_has_a_reason_even_if_pillow_gives_none() -> None:
+    data = encode(Image.fromarray(SCENE).quantize(16))
+    place = data.index(b"PLTE") - 4
+    length = 12 + int.from_bytes(data[place : place + 4], "big")
+    with pytest.raises(DataError, match=r"^it is damaged or truncated \(\w+\)$"):
+        decode(data[:place] + data[place + length :])
+
+
+def test_the_reason_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(file: object) -> None:
+        raise ValueError("x" * 1000)
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(DataError, match="^it is damaged or truncated") as refused:
+        decode(encode(SCENE))
+    assert len(str(refused.value)) < 250
+
+
 _FILES = [encode(SCENE[:48, :48], format) for format in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")]
 
 
