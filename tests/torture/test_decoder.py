@@ -1,15 +1,18 @@
-"""20,000 damaged image files: each gives an image or a named reason, within 5 seconds and 1 GB.
+"""Any image file gives an image or a named reason, within 5 seconds and 1 GB: damaged, huge or made for harm.
 
-They are files of the five formats with some bytes changed, lost, repeated or set to extreme numbers. A file is
-made from its number, so that a failure can be repeated: `damaged(NUMBER)`.
+The 20,000 damaged files are files of five formats with some bytes changed, lost, repeated or set to extreme numbers. A
+file is made from its number, so that a failure can be repeated: `damaged(NUMBER)`.
 """
 
 import faulthandler
 import io
+import multiprocessing
 import resource
+import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,8 @@ from PIL import Image, PngImagePlugin
 from skinlib.data import sample
 from skinlib.data.images import decode
 from skinlib.errors import DataError
+from tests.unit.data.scene import encode
+from tests.unit.data.test_colour import grey_profile
 
 FILES, CHUNK = 20_000, 250
 SECONDS, BYTES = 5, 1 << 30
@@ -122,3 +127,32 @@ def test_every_damaged_file_gives_an_image_or_a_reason(tmp_path):
     # Neither all damage is harmless, nor is all of it noticed.
     assert 0.02 * FILES < sum(decoded) < 0.9 * FILES
     print(f"{FILES} files, {sum(decoded)} decoded, at most {max(peaks) / 1e6:.0f} MB")
+
+
+def cost(data: bytes) -> tuple[str, float, int]:
+    """Decode a file; return what it gives, the seconds of CPU time, and the growth of the peak of memory."""
+
+    def peak() -> int:  # not of `resource`, which includes that of the parent process
+        return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+    before, begun = peak(), time.process_time()
+    try:
+        decode(data)
+        outcome = "an image"
+    except DataError as error:
+        outcome = str(error)
+    return outcome, time.process_time() - begun, peak() - before
+
+
+def in_new_process(data: bytes) -> str:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        outcome, seconds, growth = pool.submit(cost, data).result(timeout=60)
+    print(f"{len(data) / 1e6:.1f} MB: {seconds:.1f} s, {growth / 1e6:.0f} MB, {outcome}")
+    assert seconds < SECONDS
+    assert growth < BYTES
+    return outcome
+
+
+def test_a_large_grey_image_with_a_profile_is_decoded() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (8900, 8900), np.uint8)
+    assert in_new_process(encode(noise, "JPEG", icc_profile=grey_profile(1.8))) == "an image"
