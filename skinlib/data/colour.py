@@ -14,6 +14,7 @@ _SRGB = ImageCms.createProfile("sRGB")
 _LAB = ImageCms.createProfile("LAB")
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _REMEDY = "export it as sRGB"
+_EIGHT_BITS = [(level + 128) // 257 for level in range(65536)]
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # colour spaces of ICC profiles, and Pillow's modes for them
 
 # Code points of ITU-T H.273 that viewers show as sRGB: sRGB, unspecified, and those of standard video.
@@ -68,9 +69,11 @@ def to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         if space != pixels and (space, pixels) != ("RGB", "GRAY"):
             raise DataError(f"its colour profile is for {space} pixels, but its pixels are {pixels}; {_REMEDY}")
     if image.mode == "I;16" and not (transform and mode == "I;16"):  # `convert` would clip at 255
-        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    if image.mode != (mode if transform else "RGB"):  # `convert` would copy the image
-        image = image.convert(mode if transform else "RGB")
+        image = image.convert("I").point(_EIGHT_BITS, "L")
+    if not transform:
+        mode = "RGB"
+    if image.mode != mode:  # otherwise `convert` would copy it
+        image = image.convert(mode)
     return _applied(transform, image) if transform else image
 
 

@@ -12,7 +12,8 @@ from skinlib.errors import DataError
 
 SIDE = 224
 MIN_SIDE = 32  # below this, even a doctor could not judge a lesion
-MAX_PIXELS = 100_000_000  # 300 MB decoded
+MAX_PIXELS = 80_000_000  # so that decoding takes at most 1 GB: up to 12 bytes per pixel
+_HUNGRY_FORMATS = ("JPEG2000", "WEBP")  # their decoders take up to 25 bytes per pixel
 # What turns an image upright, by its EXIF orientation. `ImageOps.exif_transpose` also writes all EXIF tags again, and
 # refuses images whose tags it cannot write.
 _TURNS = {
@@ -27,24 +28,26 @@ _TURNS = {
 SETTINGS = f"{SIDE}-bilinear-2"  # part of cache keys: increase the last number when `decode` returns other pixels
 
 
-def fit(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def fit(image: NDArray[np.uint8] | Image.Image) -> NDArray[np.uint8]:
     """Crop the largest centred square of an image and resize it, with antialiasing.
 
     An image of 224x224 pixels is returned unchanged.
 
     Args:
-        image: uint8 (H, W, 3), RGB.
+        image: uint8 (H, W, 3), RGB, or a Pillow image in mode RGB, which saves the memory of an array.
 
     Returns:
         uint8 (224, 224, 3), RGB.
     """
-    height, width = image.shape[:2]
+    square = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    width, height = square.size
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = image[top : top + side, left : left + side]
-    if side == SIDE:
-        return np.ascontiguousarray(square)  # a view would keep the whole image in memory
-    return np.asarray(Image.fromarray(square).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    if width != height:
+        square = square.crop((left, top, left + side, top + side))
+    if side != SIDE:
+        square = square.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(square)
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
@@ -68,16 +71,17 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         raise DataError("the file is empty")
     refuse_other_formats(data)
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            _check(image)
-            check_format(image, data)
-            profile = embedded_profile(image, data)
-            image.load()
-            turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-            opaque = _opaque(image)
-            if turn is not None:
-                opaque = opaque.transpose(turn)
-            return fit(np.asarray(to_srgb(opaque, profile)))
+        # Without `with`, which would keep the opened image in memory while its colours are converted.
+        image: Image.Image = Image.open(io.BytesIO(data))
+        _check(image)
+        check_format(image, data)
+        profile = embedded_profile(image, data)
+        image.load()
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        image = _opaque(image)
+        if turn is not None:
+            image = image.transpose(turn)
+        return fit(to_srgb(image, profile))
     except UnidentifiedImageError:
         raise unidentified(data) from None
     except Image.DecompressionBombError:
@@ -93,8 +97,11 @@ def _check(image: Image.Image) -> None:
     width, height = image.size
     if min(width, height) < MIN_SIDE:
         raise DataError(f"it is too small: {width}x{height} pixels, at least {MIN_SIDE} per side are needed")
-    if width * height > MAX_PIXELS:
-        raise DataError(f"it is too big: {width}x{height} pixels, at most {MAX_PIXELS // 10**6} million are allowed")
+    limit = MAX_PIXELS
+    if image.format in _HUNGRY_FORMATS:
+        limit //= 2
+    if width * height > limit:
+        raise DataError(f"it is too big: {width}x{height} pixels, at most {limit // 10**6} million are allowed")
     # Phones save MPO: an ordinary JPEG followed by a preview or a depth map.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise DataError("it has several frames")
@@ -104,15 +111,20 @@ def _opaque(image: Image.Image) -> Image.Image:
     """Remove an alpha channel, or raise DataError if pixels are translucent or of unknown range."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         tiff_tags = getattr(image, "tag_v2", {})
+        deep = image.convert("I").convert("I;16")
         # Pillow does not scale 12-bit pixels, and does not invert grey images in which zero is white.
-        largest = 4095 if tiff_tags.get(258) in (12, (12,)) else 65535
-        pixels = np.asarray(image).astype(np.uint32) * 65535 // largest
-        white_is_zero = tiff_tags.get(262) == 0
-        return Image.fromarray((65535 - pixels if white_is_zero else pixels).astype(np.uint16))
+        twelve_bits, white_is_zero = tiff_tags.get(258) in (12, (12,)), tiff_tags.get(262) == 0
+        if not (twelve_bits or white_is_zero):
+            return deep
+        pixels = np.asarray(deep)
+        if twelve_bits:
+            pixels = pixels * 16 + pixels // 273  # 65535 / 4095 is 16 + 1 / 273
+        return Image.fromarray(~pixels if white_is_zero else pixels)
     if image.mode in ("I", "F"):
         raise DataError("the range of its signed or 32-bit pixels is unknown")
     if image.has_transparency_data:
-        image = image.convert("LA" if image.mode in ("La", "LA") else "RGBA")
+        if image.mode not in ("LA", "RGBA"):
+            image = image.convert("LA" if image.mode == "La" else "RGBA")
         if image.getchannel("A").getextrema() != (255, 255):
             raise DataError("it has translucent pixels")
     if image.mode in ("RGB", "L", "CMYK", "LAB", "1"):

@@ -13,6 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from skinlib.data import sample
 from skinlib.data.images import decode
 from skinlib.errors import DataError
 from tests.unit.data.scene import encode
-from tests.unit.data.test_colour import grey_profile
+from tests.unit.data.test_colour import P3, grey_profile, rgb_profile, srgb_curve
 
 FILES, CHUNK = 20_000, 250
 SECONDS, BYTES = 5, 1 << 30
@@ -151,6 +152,29 @@ def in_new_process(data: bytes) -> str:
     assert seconds < SECONDS
     assert growth < BYTES
     return outcome
+
+
+WIDE_GAMUT, TURNED = rgb_profile(P3, srgb_curve()), Image.Exif()
+TURNED[0x0112] = 6
+
+
+@pytest.mark.parametrize(
+    ("mode", "format", "millions", "options"),
+    [
+        ("RGB", "JPEG", 80, {"icc_profile": WIDE_GAMUT, "exif": TURNED}),
+        ("CMYK", "JPEG", 80, {"progressive": True}),
+        ("RGBA", "PNG", 80, {"icc_profile": WIDE_GAMUT, "compress_level": 1}),
+        ("I;16", "PNG", 80, {"icc_profile": grey_profile(1.8), "compress_level": 1}),
+        ("LAB", "TIFF", 80, {"compression": "tiff_lzw"}),
+        ("RGBA", "AVIF", 80, {"speed": 10}),
+        ("RGBA", "JPEG2000", 40, {}),
+        ("RGB", "WEBP", 40, {"icc_profile": WIDE_GAMUT, "method": 0}),
+    ],
+)
+def test_the_largest_images_are_decoded(mode: str, format: str, millions: int, options: dict[str, Any]) -> None:
+    side = int((millions * 1e6) ** 0.5)
+    colour = {"RGBA": (200, 100, 50, 255), "CMYK": (50, 100, 200, 0), "I;16": 999}.get(mode, (200, 100, 50))
+    assert in_new_process(encode(Image.new(mode, (side, side), colour), format, **options)) == "an image"
 
 
 def test_a_large_grey_image_with_a_profile_is_decoded() -> None:

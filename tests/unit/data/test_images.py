@@ -185,6 +185,19 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch: pytes
         decode(data)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [encode(SCENE, "WEBP"), encode(SCENE, "JPEG2000")],
+    ids=["WebP", "JPEG 2000"],
+)
+def test_formats_that_take_more_memory_have_a_lower_limit(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decode(data).shape == (SIDE, SIDE, 3)
+    monkeypatch.setattr(images, "MAX_PIXELS", SIDE * SIDE)
+    assert decode(encode(SCENE)).shape == (SIDE, SIDE, 3)
+    with pytest.raises(DataError, match="it is too big: 224x224 pixels"):
+        decode(data)
+
+
 def test_a_damaged_file_has_a_reason_even_if_pillow_gives_none() -> None:
     data = encode(Image.fromarray(SCENE).quantize(16))
     place = data.index(b"PLTE") - 4
