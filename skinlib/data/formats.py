@@ -30,6 +30,7 @@ _OTHER_FORMATS = [
     (rb".{128}DICM", "a DICOM file; export its picture as PNG, for example with dcm2img"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image; convert it to JPEG or PNG, for example with djxl"),
     (rb"II\xbc\x01", "a JPEG XR image; convert it to JPEG or PNG"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript drawing; convert it to PNG"),
     (rb"\s*%PDF-", "a PDF document; extract its pictures, for example with pdfimages"),
     (
         rb"(?i)\s*(<!--.*?-->\s*)?(<!doctype html|<html)",
@@ -40,6 +41,7 @@ _OTHER_FORMATS = [
     (rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|BZh|\xfd7zXZ|.{257}ustar", _ARCHIVE),
 ]
 _PATTERNS = [(re.compile(pattern, re.DOTALL), words) for pattern, words in _OTHER_FORMATS]
+_MAX_TILE = 1 << 26  # pixels: a tile of a TIFF file is decoded as a whole, even if it is larger than the image
 _KNOWN = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"BM": "BMP", b"GIF8": "GIF"}
 
 
@@ -47,6 +49,8 @@ def refuse_other_formats(data: bytes) -> None:
     """Raise DataError, with the format and a remedy, for what cannot be read or would be read as another image."""
     if data.startswith(b"\xff\xd8\xff"):  # JPEG, the usual case
         return
+    if data.startswith(b"\x89PNG") and data.count(b"iCCP") > 10:  # Pillow unpacks each
+        raise DataError(f"it is a PNG file with many colour profiles; {_SAVE_AGAIN}")
     for pattern, words in _PATTERNS:
         if pattern.match(data[:1024]):
             raise DataError(f"it is {words}")
@@ -64,6 +68,9 @@ def check_format(image: Image.Image, data: bytes) -> None:
     """Raise DataError for an opened image that Pillow would decode differently from an image viewer."""
     if image.format not in FORMATS:
         raise DataError(f"its format is {image.format_description or image.format}; convert it to JPEG or PNG")
+    # Pillow copies a block of such a file for each of its comments.
+    if image.format == "PPM" and data[1:2] in (b"1", b"2", b"3") and data.count(b"#") > 100:
+        raise DataError(f"it is a PPM file with many comments; {_SAVE_AGAIN}")
     if isinstance(image, TiffImageFile):
         _check_tiff(image)
     # Pillow compares the transparent colour with pixels that it has already scaled to 8 bits.
@@ -88,6 +95,8 @@ def _check_tiff(image: TiffImageFile) -> None:
         kind = "uncompressed subsampled colours"
     elif photometric == 3 and max(tags.get(320, (256,))) < 256:
         kind = "a palette of 8-bit colours"
+    elif tags.get(322, 0) * tags.get(323, 0) > _MAX_TILE:
+        kind = "huge tiles"
     if kind:
         raise DataError(f"it is a TIFF file with {kind}, which is not supported; {_SAVE_AGAIN}")
 

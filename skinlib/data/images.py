@@ -14,6 +14,8 @@ SIDE = 224
 MIN_SIDE = 32  # below this, even a doctor could not judge a lesion
 MAX_PIXELS = 80_000_000  # so that decoding takes at most 1 GB: up to 12 bytes per pixel
 _HUNGRY_FORMATS = ("JPEG2000", "WEBP")  # their decoders take up to 25 bytes per pixel
+_SLOW_DECODERS = ("bmp_rle", "ppm", "ppm_plain")  # of Pillow, in Python: up to 1.3 us per pixel
+_MAX_SCANNED = 40 * 10**9  # pixels times scans of a JPEG file: 2.5 s
 # What turns an image upright, by its EXIF orientation. `ImageOps.exif_transpose` also writes all EXIF tags again, and
 # refuses images whose tags it cannot write.
 _TURNS = {
@@ -73,7 +75,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     try:
         # Without `with`, which would keep the opened image in memory while its colours are converted.
         image: Image.Image = Image.open(io.BytesIO(data))
-        _check(image)
+        _check(image, data)
         check_format(image, data)
         profile = embedded_profile(image, data)
         image.load()
@@ -92,7 +94,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         raise DataError(f"it is damaged or truncated ({(str(error) or type(error).__name__)[:200]})") from error
 
 
-def _check(image: Image.Image) -> None:
+def _check(image: Image.Image, data: bytes) -> None:
     """Raise DataError for what the header shows, before any pixel is decoded."""
     width, height = image.size
     if min(width, height) < MIN_SIDE:
@@ -100,11 +102,15 @@ def _check(image: Image.Image) -> None:
     limit = MAX_PIXELS
     if image.format in _HUNGRY_FORMATS:
         limit //= 2
+    if any(tile[0] in _SLOW_DECODERS for tile in getattr(image, "tile", ())):
+        limit //= 40
     if width * height > limit:
         raise DataError(f"it is too big: {width}x{height} pixels, at most {limit // 10**6} million are allowed")
     # Phones save MPO: an ordinary JPEG followed by a preview or a depth map.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+    if image.format != "MPO" and getattr(image, "is_animated", False):
         raise DataError("it has several frames")
+    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") * width * height > _MAX_SCANNED:
+        raise DataError("it has too many scans; save it again as an ordinary JPEG")
 
 
 def _opaque(image: Image.Image) -> Image.Image:

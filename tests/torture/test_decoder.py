@@ -8,7 +8,10 @@ import faulthandler
 import io
 import multiprocessing
 import resource
+import struct
 import time
+import zlib
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import cache
@@ -180,3 +183,41 @@ def test_the_largest_images_are_decoded(mode: str, format: str, millions: int, o
 def test_a_large_grey_image_with_a_profile_is_decoded() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (8900, 8900), np.uint8)
     assert in_new_process(encode(noise, "JPEG", icc_profile=grey_profile(1.8))) == "an image"
+
+
+def jpeg_of_scans() -> bytes:
+    data = bytearray(encode(np.zeros((16, 16), np.uint8), "JPEG", progressive=True))
+    struct.pack_into(">HH", data, data.index(b"\xff\xc2") + 5, 8900, 8900)
+    last = data.rindex(b"\xff\xda")
+    return bytes(data[:last] + data[last:-2] * 3000 + data[-2:])
+
+
+def tiff_of_frames() -> bytes:
+    data = encode(np.zeros((40, 40), np.uint8), "TIFF")
+    (at,) = struct.unpack_from("<I", data, 4)
+    end = at + 2 + 12 * int.from_bytes(data[at : at + 2], "little")
+    frames = [data[at:end] + struct.pack("<I", len(data) + (end - at + 4) * number) for number in range(1, 40_000)]
+    return data[:end] + struct.pack("<I", len(data)) + data[end + 4 :] + b"".join(frames)
+
+
+def png_of_profiles() -> bytes:
+    data = encode(np.zeros((40, 40), np.uint8))
+    content = b"iCCP" + b"x\0\0" + zlib.compress(bytes(10**6))
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    return data[:33] + 5000 * chunk + data[33:]
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (jpeg_of_scans, "too many scans"),
+        (tiff_of_frames, "several frames"),
+        (png_of_profiles, "many colour profiles"),
+        (lambda: b"P3 100 100 255\n" + b"#\n" * 10**6, "many comments"),
+        (lambda: b"P6 3000 2000 4095\n" + bytes(6 * 3000 * 2000), "it is too big"),
+        (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n" + b"%a\n" * 6 * 10**6, "a PostScript drawing"),
+    ],
+    ids=["scans", "frames", "profiles", "comments", "slow decoder", "PostScript"],
+)
+def test_a_file_that_would_take_long_is_refused(make: Callable[[], bytes], reason: str) -> None:
+    assert reason in in_new_process(make())

@@ -20,7 +20,7 @@ INVERTED = 255 - GREY
 def tiff(rows: bytes, photometric: int, bits: list[int], order: str = "<", **more: list[int]) -> bytes:
     """Build an uncompressed TIFF of 224x224 pixels (TIFF 6.0), so that the test does not depend on Pillow's writer."""
     names = {"subfile": 254, "orientation": 274, "planar": 284, "palette": 320, "inks": 332, "extra": 338}
-    names |= {"signed": 339, "subsampling": 530, "fill_order": 266, "dng": 50706}
+    names |= {"tile_width": 322, "tile_length": 323, "signed": 339, "subsampling": 530, "fill_order": 266, "dng": 50706}
     planes = len(bits) if more.get("planar") == [2] else 1
     size = len(rows) // planes
     tags = {256: [SIDE], 257: [SIDE], 258: bits, 259: [1], 262: [photometric], 277: [len(bits)], 278: [SIDE]}
@@ -148,6 +148,10 @@ def test_the_orientation_of_a_tiff_is_applied() -> None:
             tiff(ROW.tobytes(), 3, [8], palette=[*range(256)] * 3),
             "it is a TIFF file with a palette of 8-bit colours",
         ),
+        (
+            tiff(SCENE.tobytes(), 2, [8] * 3, tile_width=[65535], tile_length=[2048]),
+            "it is a TIFF file with huge tiles",
+        ),
         (tiff(SCENE.tobytes(), 9, [8] * 3), "it is a TIFF file of an unsupported kind or with a damaged header"),
         (tiff(raw(WIDE), 32803, [16]), "it is a TIFF file of an unsupported kind or with a damaged header"),
         (tiff(raw(WIDE), 0, [16], ">"), "it is a TIFF file of an unsupported kind or with a damaged header"),
@@ -183,6 +187,7 @@ def test_a_transparent_level_of_16_bit_grey_is_refused() -> None:
         (b"II*\0\x10\0\0\0CR\x02\0", "a camera raw file"),
         (b"FUJIFILMCCD-RAW 0201", "a camera raw file"),
         (b"\xff\x0a" + bytes(20), "a JPEG XL image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "a PostScript drawing; convert it to PNG"),
         (b"%PDF-1.7\n", "a PDF document; extract its pictures, for example with pdfimages"),
         (b"<?xml version='1.0'?>\n<!-- made by hand -->\n<svg xmlns='...'>", "an SVG drawing; convert it to PNG"),
         (b"<svg width='9'>", "an SVG drawing"),
