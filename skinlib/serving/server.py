@@ -25,7 +25,7 @@ MAX_WAITING_BYTES = 8 * MAX_BYTES  # of all requests together
 MAX_IMAGES = 250  # per request, counted by brackets and commas: 25 MB of little else would take 4 GB when parsed
 MAX_PADDED_BYTES = 8 * MAX_BYTES  # MLflow pads all photographs of a request to the length of the longest
 SECONDS = 60  # for sending a request, and for answering it
-THREADS = 2  # answer requests; each needs up to 1.4 GB for a photograph of 100 million pixels
+THREADS = 2  # answer requests; each needs up to 1.4 GB for a photograph of 80 million pixels
 PORT = 8080  # SageMaker, KServe
 
 

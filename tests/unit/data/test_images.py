@@ -211,7 +211,7 @@ def test_the_reason_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ValueError("x" * 1000)
 
     monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(DataError, match="^it is damaged or truncated") as refused:
+    with pytest.raises(DataError, match=r"^it is damaged or truncated") as refused:
         decode(encode(SCENE))
     assert len(str(refused.value)) < 250
 
