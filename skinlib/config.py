@@ -143,8 +143,13 @@ def explain(
 def _explain_one(
     problem: ErrorDetails, known: Collection[str], kinds: Collection[str], branches: Collection[str]
 ) -> str:
-    inner = {*kinds, *branches}
-    path = [str(part) for part in problem["loc"] if not str(part).startswith("function-") and part not in inner]
+    parts = [str(part) for part in problem["loc"]]
+    if len(parts) > 1 and parts[0] in kinds:
+        del parts[0]
+    # An unknown key, the last part, may have any name, also one that pydantic uses.
+    own = parts[-1:] if problem["type"] == "extra_forbidden" else []
+    inner = parts[: len(parts) - len(own)]
+    path = [part for part in inner if not part.startswith("function-") and part not in branches] + own
     where = ".".join(path)
     if problem["type"] == "extra_forbidden":
         close = difflib.get_close_matches(path[-1], known, n=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from skinlib import config
@@ -51,6 +51,8 @@ def used_or_refused(work: Callable[[], Any], kind: type[SkinlibError], words: st
 
 
 @given(SWEEPS)
+@example({"strategy": "list", "grid": None})
+@example({"strategy": "list", "trials": [{"grid": None}]})
 @settings(max_examples=300, deadline=None)
 def test_a_sweep_config_gives_trials_or_a_sentence(content: dict[str, Any]) -> None:
     trials = used_or_refused(lambda: sweep.trials_from(content, seed=0), ConfigError, "The sweep config")
@@ -58,6 +60,8 @@ def test_a_sweep_config_gives_trials_or_a_sentence(content: dict[str, Any]) -> N
 
 
 @given(COMPUTE)
+@example({"backend": "local", "batch": None})
+@example({"backend": "local", "function-before": None})
 @settings(max_examples=300, deadline=None)
 def test_a_compute_config_gives_a_backend_or_a_sentence(content: dict[str, Any]) -> None:
     backend = used_or_refused(lambda: backends.backend_from(content), ConfigError, "The compute config is wrong")
