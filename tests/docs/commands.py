@@ -68,7 +68,7 @@ COVERED = {
         "tests/flow/test_run.py::test_the_winner_is_evaluated_elsewhere_as_on_the_test_images"
     ),
     "python flows/train.py *run --data s3://bucket/prefix": (
-        "tests/flow/test_run.py::test_a_bucket_and_a_folder_give_the_same_data_split_and_weights"
+        "tests/flow/test_secrets.py::test_a_run_leaves_no_secret_and_no_path_of_its_weights"
     ),
     "python flows/train.py --datastore s3 --config compute configs/compute/batch.json run *": (
         "tests/platform/test_train.py::test_only_training_runs_on_batch_and_gives_the_same_results_as_a_local_run"

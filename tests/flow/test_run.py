@@ -297,27 +297,3 @@ print(model.predict(pd.DataFrame({{"image": [path.read_bytes() for path in paths
     )
     served = json.loads(result.stdout.splitlines()[-1])
     np.testing.assert_allclose(served, done.read("run.data.test_probabilities.tolist()"), atol=1e-6)
-
-
-@pytest.fixture(scope="module")
-def done_on_s3(tmp_path_factory, tiny_images, s3_server):
-    """The same images in a bucket, and a run with as many trials, so that each has as many threads."""
-    place = Place(tmp_path_factory.mktemp("s3"), s3_server.environment())
-    s3_server.client.create_bucket(Bucket="lesions")
-    code, output = place.call_skinlib("upload", str(tiny_images), "s3://lesions/some/prefix")
-    assert code == 0, output
-    trials = sweep({}, {"epochs": 3}, DIVERGING)
-    code, output = place.flow(config=trials, data="s3://lesions/some/prefix")
-    assert code == 0, output
-    return Done(place, code, output)
-
-
-FIRST = (
-    "next([run.data.manifest, {n: i.tolist() for n, i in run.data.split.items()}, task.data.result['history'][-1]"
-    "['validation_auroc'], float(sum(abs(w.astype(float)).sum() for w in task.data.weights.values()))]"
-    " for task in run['train'] if len(task.data.result['history']) == 2)"
-)
-
-
-def test_a_bucket_and_a_folder_give_the_same_data_split_and_weights(done, done_on_s3):
-    assert done_on_s3.read(FIRST) == done.read(FIRST)
