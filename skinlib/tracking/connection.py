@@ -24,7 +24,7 @@ from skinlib.errors import TrackingError, without_credentials
 # How long to wait while another process writes to a SQLite database. MLflow waits for 5 seconds.
 _LOCKED_SECONDS, _BRIEFLY_LOCKED_SECONDS = 60, 5
 # MLflow waits for four minutes, which is right at the end of a training, but too long at its start and in its epochs.
-_BRIEF = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "4", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
+_BRIEF = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 # It logs the traceback of each error of a database, which becomes a sentence here.
 logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: not record.exc_info)
 
