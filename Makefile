@@ -89,7 +89,7 @@ test: $(READY)  ## Run all tests
 	$(PY) -m pytest
 
 torture: $(READY)  ## Run the tests of faults that take long (up to 40 minutes)
-	$(PY) -m pytest -v -rP tests/torture/test_kills.py tests/torture
+	$(PY) -m pytest -v -rP tests/torture
 
 lint: lint-fast  ## Check style, imports, types, and every other file that a linter knows
 	$(PY) -m mypy

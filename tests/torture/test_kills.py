@@ -46,7 +46,9 @@ def disturbed(process: subprocess.Popen[str], seconds: float, rng: random.Random
 
     Returns its exit code, the number of kills (0 or 1) and what it printed.
     """
-    time.sleep(seconds)
+    until = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
     how = "nothing"
     with suppress(psutil.NoSuchProcess):
         how = kill(process, rng) if process.poll() is None else how

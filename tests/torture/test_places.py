@@ -1,16 +1,13 @@
-"""Odd places: names with spaces, no home directory, another time, small and read-only disks, no shared memory."""
+"""Odd places: names with spaces, no home directory, another time zone, small and read-only disks, no shared memory."""
 
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from skinlib.data.listing import list_images
 from skinlib.data.packing import open_packed, prepare
 from skinlib.data.storage import open_store
-from tests.flow.conftest import Place, sweep, wait_for
-from tests.flow.test_break import mlflow_runs
+from tests.flow.conftest import Place, sweep
 from tests.servers.s3 import S3Server
 from tests.torture.disks import mounted
 
@@ -71,30 +68,3 @@ def test_no_shared_memory(tmp_path: Path, tiny_images: Path) -> None:
     process = place.launch([*without, sys.executable, *place.flow_command(config=sweep(), data=tiny_images)])
     code, output = place.finish(process, seconds=900)
     assert code == 0, output
-
-
-def test_a_clock_that_jumps(tmp_path: Path, tiny_images: Path) -> None:
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-    if library is None:
-        pytest.skip("Debian's package faketime is not installed")
-    clock = tmp_path / "clock"
-    clock.write_text("+0")
-    place = Place(
-        tmp_path,
-        {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(clock),
-            "FAKETIME_NO_CACHE": "1",
-            "DONT_FAKE_MONOTONIC": "1",
-        },
-    )
-    flow = place.start(*place.flow_command(config=sweep({"epochs": 30}), data=tiny_images))
-    wait_for(place.checkpoints, flow)
-    clock.write_text("-3h")
-    wait_for(lambda: place.steps("select"), flow)
-    clock.write_text("+400d")
-    code, output = place.finish(flow, seconds=900)
-    assert code == 0, output
-    children, parents = mlflow_runs(place)
-    assert parents == ["FINISHED"]
-    assert list(children.values()) == [("FINISHED", list(range(1, 31)))]
