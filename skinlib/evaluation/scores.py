@@ -245,7 +245,7 @@ def _scores(images: _Images, threshold: float) -> Scores:
         "n_malignant": int((images.labels == 1).sum()),
         "n_groups": len(np.unique(images.groups)),
         "auroc": intervals.estimate(*drawn["auroc"]),
-        "within_source": intervals.estimate(*drawn["within source"]) if len(set(images.sources)) > 1 else None,
+        "within_source": intervals.estimate(*drawn["within source"]) if "within source" in drawn else None,
         "average_precision": intervals.estimate(*drawn["average_precision"]),
         "baselines": {name: _against(images, each, drawn[_drawn(name)]) for name, each in images.baselines.items()},
         "specificity_at_sensitivity": [
@@ -270,7 +270,9 @@ def _bootstrap(images: _Images) -> dict[str, NDArray[np.float64]]:
     """Compute all metrics that have a bootstrap interval, in the form that `intervals.bootstrap` returns."""
     ranking = Ranking(images.labels, images.probabilities)
     rankings = {_drawn(name): Ranking(images.labels, each) for name, each in images.baselines.items()}
-    within_source = subgroups.within_source(images.labels, images.probabilities, images.sources)
+    within_source = None
+    if len(set(images.sources)) > 1:
+        within_source = subgroups.within_source(images.labels, images.probabilities, images.sources)
     predicted = {"brier before": images.uncalibrated, "brier after": images.probabilities}
 
     def statistics(weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
@@ -278,12 +280,12 @@ def _bootstrap(images: _Images) -> dict[str, NDArray[np.float64]]:
         briers = {name: weights @ (each - images.labels) ** 2 / weights.sum(axis=1) for name, each in predicted.items()}
         return briers | {
             "auroc": positives.auroc(),
-            "within source": within_source(weights),
             "average_precision": positives.average_precision(),
             "roc": positives.sensitivity_at([1 - rate for rate in _FALSE_POSITIVE_RATES]),
             "sensitivity": positives.sensitivity_at(SPECIFICITIES),
             "specificity": positives.specificity_at(SENSITIVITIES),
             **{name: each.positives(weights).auroc() for name, each in rankings.items()},
+            **({"within source": within_source(weights)} if within_source else {}),
         }
 
     return intervals.bootstrap(statistics, images.groups)
