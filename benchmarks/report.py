@@ -16,7 +16,7 @@ class Table:
 
     Attributes:
         name: Of the markers around its place on the page, `<!-- NAME -->` and `<!-- end of NAME -->`.
-        packages: The packages whose versions are printed.
+        packages: Packages to print with their versions.
         hardware: The device if it is not the CPU.
     """
 

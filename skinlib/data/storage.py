@@ -238,7 +238,7 @@ class Store:
             yield
         except (BaseError, OSError, ValueError) as error:
             anonymous = isinstance(self._backend, S3Store) and str(self._backend.config.get("skip_signature")) == "true"
-            # Without the cause, whose message may contain the password of an endpoint.
+            # `from None`: the message of the cause may contain a password, as part of the endpoint's URL.
             raise _explain(error, f"{self.url}/{key}" if key else self.url, verb, anonymous) from None
 
 

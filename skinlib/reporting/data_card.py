@@ -33,8 +33,8 @@ def show(
 ) -> None:
     """Show what the data set contains and what is wrong with it.
 
-    `train`, int64 (k,), has the indices of the training images, of which some are shown. `baselines` has the AUROCs on
-    the validation images by name, None if undefined.
+    `train`, int64 (k,), are the indices of the training images; the card shows some of them. `baselines` are the AUROCs
+    on the validation images by name, None if undefined.
     """
     counts = summary["counts"]
     card.append(markdown(f"# Data: {summary['n_images']:,} images\n\n{SYNTHETIC if synthetic else ''}"))

@@ -70,7 +70,7 @@ def render(run: Artifacts, url: str, synthetic: bool, name: str, versions: Mappi
     """Write the model card in Markdown, with tables in GitHub's dialect.
 
     Args:
-        run: The flow, whose steps up to `evaluate` have set these artifacts.
+        run: The flow, after its step `evaluate` has set the last of these artifacts.
         url: Of the images.
         synthetic: Whether they are the generated sample.
         name: Of the run, as FLOW/ID.
