@@ -16,8 +16,8 @@ MAX_PIXELS = 80_000_000  # so that decoding takes at most 1 GB: up to 12 bytes p
 _HUNGRY_FORMATS = ("JPEG2000", "WEBP")  # their decoders take up to 25 bytes per pixel
 _SLOW_DECODERS = ("bmp_rle", "ppm", "ppm_plain")  # of Pillow, in Python: up to 1.3 us per pixel
 _MAX_SCANNED = 40 * 10**9  # pixels times scans of a JPEG file: 2.5 s
-# How to turn an image upright, by its EXIF orientation. `ImageOps.exif_transpose` also rewrites all EXIF tags, and fails
-# if it cannot write one of them.
+# How to turn an image upright, by its EXIF orientation. `ImageOps.exif_transpose` also rewrites all EXIF tags, and
+# fails if it cannot write one of them.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
